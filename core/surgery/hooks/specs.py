@@ -1,0 +1,44 @@
+"""The hooks that a plugin may implement. Each returns values; none is told to change anything."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+if TYPE_CHECKING:
+    from surgery.operate.family import Family
+    from surgery.operate.source import Source
+    from surgery.operate.surgery import Surgery
+
+PROJECT = "surgery"
+"""Name of the pluggy project and of the entry-point group."""
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@hookspec
+def surgery_surgeries() -> Sequence[type[Surgery]]:  # type: ignore[empty-body]
+    """Give the surgeries that the plugin offers, as classes."""
+
+
+@hookspec
+def surgery_sources() -> Sequence[type[Source]]:  # type: ignore[empty-body]
+    """Give the sources that the plugin offers, as classes."""
+
+
+@hookspec
+def surgery_families() -> Sequence[Family]:  # type: ignore[empty-body]
+    """Give the model families whose roles and contracts the plugin knows."""
+
+
+@hookspec
+def surgery_objectives() -> Sequence[type[Any]]:  # type: ignore[empty-body]
+    """Give the objectives that the plugin offers, as classes with a ``name``."""
+
+
+@hookspec
+def surgery_data() -> Sequence[type[Any]]:  # type: ignore[empty-body]
+    """Give the data sets that the plugin offers, as classes with a ``name``."""

@@ -1,0 +1,160 @@
+"""Operate on a patient: select, refuse, check claims, place. Everything or nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from surgery.anatomy.select import select
+from surgery.anatomy.site import Anatomy, Site
+from surgery.anatomy.walk import walk
+from surgery.errors import RefusedError
+from surgery.operate.claims import Claims
+from surgery.operate.family import Family
+from surgery.operate.patient import Patient
+from surgery.operate.plan import Plan, PlannedStep
+from surgery.operate.slots import Slot
+from surgery.operate.step import Step
+from surgery.operate.table import named_tensors, table_of
+from surgery.operate.transaction import Transaction
+
+
+@dataclass(eq=False)
+class Operation:
+    """What was done to a patient, and how to take it back.
+
+    Attributes:
+        patient: what was operated on.
+        transaction: what was placed.
+        seed: the recipe's seed.
+        steps: the planned steps.
+        notes: remarks on the anatomy.
+    """
+
+    patient: Patient
+    transaction: Transaction
+    seed: int
+    steps: list[PlannedStep] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @cached_property
+    def plan(self) -> Plan:
+        """The exact difference that was made."""
+        return Plan(
+            seed=self.seed,
+            steps=tuple(self.steps),
+            before=self.transaction.before,
+            after=table_of(named_tensors(self.patient.model)),
+            slots=self.slots,
+            notes=tuple(dict.fromkeys(self.notes)),
+        )
+
+    @property
+    def slots(self) -> Mapping[str, Slot]:
+        """Every tensor that was added or changed and is still there, by its name now."""
+        known = {
+            id(tensor): slot
+            for slot in self.transaction.slots
+            for tensor in (slot.placeholder, slot.values)
+            if tensor is not None
+        }
+        found: dict[int, str] = {}
+        for name, tensor, _ in named_tensors(self.patient.model):
+            found.setdefault(id(tensor), name)
+        return {name: known[key] for key, name in found.items() if key in known}
+
+    def undo(self) -> None:
+        """Take everything back; the patient has its exact bits again."""
+        self.transaction.rollback()
+
+
+def operate(
+    patient: Patient,
+    steps: Sequence[Step],
+    *,
+    seed: int = 0,
+    families: Sequence[Family] = (),
+    sites: Sequence[Sequence[Site]] | None = None,
+) -> Operation:
+    """Place all steps on a patient, or none.
+
+    Args:
+        patient: what to operate on; its model is changed in place, new tensors stay on meta.
+        steps: the recipe's steps.
+        seed: the recipe's seed.
+        families: what plugins know of kinds of models.
+        sites: the sites of each step where they are known (replay); else they are selected.
+
+    Raises:
+        SurgeryError: a step selects nothing, is refused or contradicts another; the patient is
+            then as before.
+    """
+    operation = Operation(patient, Transaction(patient), seed)
+    reading = _Reading(patient, families)
+    claims = Claims()
+    try:
+        for number, step in enumerate(steps):
+            known = None if sites is None else tuple(sites[number])
+            planned = _plan_step(step, patient, reading, known)
+            claims.add(step, planned.edits)
+            operation.transaction.place(planned.edits, number)
+            operation.steps.append(planned)
+            reading.renew(operation.transaction)
+    except BaseException:
+        operation.undo()
+        raise
+    operation.notes += reading.notes
+    return operation
+
+
+class _Reading:
+    """Read the anatomy as late and as little as the selectors ask for."""
+
+    def __init__(self, patient: Patient, families: Sequence[Family]) -> None:
+        self.patient, self.families = patient, families
+        self.notes: list[str] = []
+        self._known: dict[bool, Anatomy] = {}
+
+    def of(self, traced: bool) -> Anatomy:
+        if True in self._known:
+            return self._known[True]
+        if traced not in self._known:
+            patient = self.patient
+            self._known[traced] = walk(
+                patient.model, patient.inputs, families=self.families, trace=traced
+            )
+            self.notes += self._known[traced].notes
+        return self._known[traced]
+
+    def renew(self, transaction: Transaction) -> None:
+        if transaction.reshaped:
+            self._known.clear()
+            transaction.reshaped = False
+
+
+def _plan_step(
+    step: Step, patient: Patient, reading: _Reading, known: tuple[Site, ...] | None
+) -> PlannedStep:
+    coverage: tuple[str, ...] = ()
+    if known is None:
+        anatomy = reading.of(step.at.needs_trace)
+        selection = select(anatomy, step.at, expect=step.expect, where=f"{step.where}.at")
+        known, coverage = tuple(selection), tuple(selection.coverage())
+    _refuse(step, known)
+    edits = tuple(step.surgery.operate(known, patient))
+    return PlannedStep(step, known, edits, coverage, tuple(step.surgery.notes(known, patient)))
+
+
+def _refuse(step: Step, sites: Sequence[Site]) -> None:
+    refused = [(site, why) for site in sites if (why := step.surgery.refuse(site)) is not None]
+    if not refused:
+        return
+    shown = "; ".join(f"{site.path}: {why}" for site, why in refused[:5])
+    more = f"; and {len(refused) - 5} more" if len(refused) > 5 else ""
+    raise RefusedError(
+        f"{step.where} ({step.surgery.name})",
+        f"sites that {step.surgery.name} can operate on",
+        f"{len(refused)} of {len(sites)} that it cannot: {shown}{more}",
+        "narrow `at:` with `type:` or `role:`, or list them under `exclude:`",
+    )

@@ -1,0 +1,351 @@
+"""The one writer: places edits on a patient, and takes every one of them back exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import singledispatchmethod
+from typing import Any
+
+import torch
+from surgery.errors import ConflictError, SurgeryError, did_you_mean
+from surgery.operate.behaviour import EXTENSIONS, Behaviour, HeldInEval, behaving
+from surgery.operate.dtypes import dtype_of
+from surgery.operate.edits import (
+    ChangeTokenizer,
+    Derive,
+    Edit,
+    Extend,
+    HoldEval,
+    Keep,
+    NewTensor,
+    Place,
+    Remove,
+    Rewrite,
+    SetConfig,
+    SetTrainable,
+    Value,
+)
+from surgery.operate.patient import Patient
+from surgery.operate.slots import Base, Origin, Slot
+from surgery.operate.table import named_tensors, table_of
+from torch import Tensor, nn
+
+_META = torch.device("meta")
+
+
+class Transaction:
+    """Place edits on one patient; new tensors stay on meta until they are filled.
+
+    Attributes:
+        patient: what is operated on.
+        slots: every tensor added or changed, in order of placing.
+        reshaped: True where modules or shapes changed, so that the anatomy must be read anew.
+        before: the patient's tensors as they were.
+    """
+
+    def __init__(self, patient: Patient) -> None:
+        self.patient = patient
+        self.slots: list[Slot] = []
+        self.reshaped = False
+        self._step = 0
+        self._undo: list[Callable[[], object]] = []
+        self._placed: dict[int, tuple[Tensor, Slot]] = {}
+        self._modules = dict(patient.model.named_modules(remove_duplicate=False))
+        self.before = table_of(named_tensors(patient.model))
+
+    def place(self, edits: Iterable[Edit], step: int) -> None:
+        """Place the edits of one step, in order.
+
+        Raises:
+            SurgeryError: an edit names something that is not there.
+        """
+        self._step = step
+        for edit in edits:
+            self._place(edit)
+
+    def rollback(self) -> None:
+        """Take back everything that was placed; the patient is then exactly as before."""
+        while self._undo:
+            self._undo.pop()()
+        self._placed.clear()
+        self.slots.clear()
+
+    def origin(self, name: str) -> Origin:
+        """Find a tensor by dotted name: what it is now, a slot or a tensor of the base."""
+        holder, leaf = self._holder(name)
+        tensor = holder._parameters.get(leaf)
+        tensor = holder._buffers.get(leaf) if tensor is None else tensor
+        if tensor is None:
+            raise SurgeryError(name, "the name of a tensor", "no such tensor", self._near(name))
+        return self.origin_of(name, tensor)
+
+    def origin_of(self, name: str, tensor: Tensor) -> Origin:
+        """Give the slot of a tensor that was placed, else the tensor as one of the base."""
+        placed = self._placed.get(id(tensor))
+        return placed[1] if placed else Base(name, tensor)
+
+    @singledispatchmethod
+    def _place(self, edit: Edit) -> None:
+        raise TypeError(f"not an edit: {edit!r}")
+
+    @_place.register
+    def _extend(self, edit: Extend) -> None:
+        module = self._module(edit.path)
+        self._attach(module, edit, edit.behaviour())
+        device = self._device_near(module)
+        for name, new in edit.tensors.items():
+            if name in module._parameters or name in module._buffers:
+                raise ConflictError(f"{edit.path}.{name}", "a free name", "a tensor of that name")
+            self._add(module, name, f"{edit.path}.{name}", new, device)
+        for name, other in edit.shares.items():
+            self._share(module, name, other)
+
+    def _attach(self, module: nn.Module, edit: Extend, behaviour: type[Behaviour]) -> None:
+        table = module.__dict__.get(EXTENSIONS, {})
+        if edit.name in table:
+            raise ConflictError(
+                edit.path, f"one extension named {edit.name!r}", "two", "give the second a name"
+            )
+        before = (type(module), table)
+        module.__class__ = behaving(behaviour, before[0])
+        module.__dict__[EXTENSIONS] = {**table, edit.name: edit}
+        self._undo.append(lambda: _detach(module, *before))
+
+    def _add(
+        self, module: nn.Module, leaf: str, name: str, new: NewTensor, device: Any = None
+    ) -> None:
+        empty = torch.empty(new.shape, dtype=dtype_of(new.dtype), device=_META)
+        slot = self._slot(name, new.shape, new.dtype, new.value)
+        slot.trainable, slot.buffer = new.trainable and not new.buffer, new.buffer
+        slot.device = device
+        table: dict[str, Any] = module._buffers if new.buffer else module._parameters
+        table[leaf] = empty if new.buffer else nn.Parameter(empty, requires_grad=new.trainable)
+        self._register(slot, table[leaf], [(module, leaf)])
+        self._undo.append(lambda: table.pop(leaf))
+
+    def _share(self, module: nn.Module, leaf: str, other: str) -> None:
+        holder, name = self._holder(other)
+        shared = holder._parameters[name]
+        module._parameters[leaf] = shared
+        placed = self._placed.get(id(shared))
+        if placed:
+            placed[1].holders.append((module, leaf))
+        self._undo.append(lambda: module._parameters.pop(leaf))
+
+    @_place.register
+    def _put(self, edit: Place) -> None:
+        parent, leaf = self._holder(edit.path)
+        old = parent._modules.get(leaf)
+        holders = self._holders_of(old) if old is not None else [(parent, leaf)]
+        slots = list(self._slots_of(edit))
+        device = self._device_near(*(m for m in (old, parent) if m is not None))
+        for slot, tensor, where in slots:
+            slot.device = device
+            self._register(slot, tensor, where)
+        for module, name in holders:
+            self._set_child(module, name, edit.module)
+        self._reread()
+
+    def _slots_of(self, edit: Place) -> Iterator[tuple[Slot, Tensor, list[tuple[nn.Module, str]]]]:
+        found = _tensors_by_identity(edit.module)
+        known = {names[0] for _, names, _ in found}
+        unknown = set(edit.values) - {name for _, names, _ in found for name in names}
+        missing = known - set(edit.values)
+        if unknown or missing:
+            raise SurgeryError(
+                edit.path, "a value for every tensor", f"unknown {unknown}, missing {missing}"
+            )
+        for tensor, names, holders in found:
+            full = f"{edit.path}.{names[0]}"
+            dtype = str(tensor.dtype).removeprefix("torch.")
+            slot = self._slot(full, tuple(tensor.shape), dtype, edit.values[names[0]])
+            slot.buffer = not isinstance(tensor, nn.Parameter)
+            trainable = edit.trainable is None or names[0] in edit.trainable
+            slot.trainable = trainable and not slot.buffer
+            if isinstance(tensor, nn.Parameter):
+                tensor.requires_grad_(slot.trainable)
+            yield slot, tensor, holders
+
+    @_place.register
+    def _remove(self, edit: Remove) -> None:
+        for parent, leaf in self._holders_of(self._module(edit.path)):
+            self._set_child(parent, leaf, None)
+        self._reread()
+
+    @_place.register
+    def _rewrite(self, edit: Rewrite) -> None:
+        old = self.origin(edit.name)
+        holder, leaf = self._holder(edit.name)
+        buffer = leaf in holder._buffers
+        tensor: Any = holder._buffers[leaf] if buffer else holder._parameters[leaf]
+        slot = self._slot(edit.name, edit.shape, edit.dtype, edit.value)
+        slot.trainable, slot.buffer = tensor.requires_grad, buffer
+        slot.device = old.device if isinstance(old, Slot) else tensor.device
+        empty: Tensor = torch.empty(edit.shape, dtype=dtype_of(edit.dtype), device=_META)
+        empty = empty if buffer else nn.Parameter(empty, requires_grad=tensor.requires_grad)
+        holders = list(_holders_of_tensor(self.patient.model, tensor))
+        self._register(slot, empty, holders)
+        for module, name in holders:
+            self._set_tensor(module, name, empty)
+        for name, value in edit.attributes.items():
+            self._set_attribute(*self._holder(name), value)
+        self.reshaped |= tuple(tensor.shape) != edit.shape
+
+    @_place.register
+    def _train(self, edit: SetTrainable) -> None:
+        holder, leaf = self._holder(edit.name)
+        parameter = holder._parameters.get(leaf)
+        if parameter is None:
+            raise SurgeryError(
+                edit.name, "the name of a parameter", "no such parameter", self._near(edit.name)
+            )
+        before = parameter.requires_grad
+        parameter.requires_grad_(edit.trainable)
+        placed = self._placed.get(id(parameter))
+        if placed:
+            placed[1].trainable = edit.trainable
+        self._undo.append(lambda: parameter.requires_grad_(before))
+
+    @_place.register
+    def _hold(self, edit: HoldEval) -> None:
+        module = self._module(edit.path)
+        modes = [(child, child.training) for child in module.modules()]
+        self._undo.append(lambda: _restore_modes(modes))
+        for child in module.modules():
+            if not isinstance(child, HeldInEval):
+                self._attach(child, Extend(edit.path, "held_in_eval", HeldInEval.here), HeldInEval)
+        module.train(module.training)
+
+    @_place.register
+    def _configure(self, edit: SetConfig) -> None:
+        *parents, leaf = edit.key.split(".")
+        target = self.patient.config
+        for name in parents:
+            target = getattr(target, name, None)
+        if target is None:
+            raise SurgeryError(f"config.{edit.key}", "a configuration that has it", "none")
+        self._set_attribute(target, leaf, edit.value)
+
+    @_place.register
+    def _tokenize(self, edit: ChangeTokenizer) -> None:
+        patient, before = self.patient, self.patient.tokenizer
+        patient.tokenizer = edit.change(before)
+        self._undo.append(lambda: setattr(patient, "tokenizer", before))
+        if patient.processor is not None:
+            self._set_attribute(patient.processor, "tokenizer", patient.tokenizer)
+
+    def _slot(self, name: str, shape: tuple[int, ...], dtype: str, value: Value) -> Slot:
+        sources = _sources(value)
+        return Slot(name, shape, dtype, value, self._step, tuple(map(self.origin, sources)))
+
+    def _register(self, slot: Slot, tensor: Tensor, holders: list[tuple[nn.Module, str]]) -> None:
+        slot.holders, slot.placeholder = holders, tensor
+        self.slots.append(slot)
+        self._placed[id(tensor)] = (tensor, slot)
+
+    def _module(self, path: str) -> nn.Module:
+        module = self._modules.get(path)
+        if module is None:
+            raise SurgeryError(path, "the path of a module", "no such module", self._near(path))
+        return module
+
+    def _holder(self, name: str) -> tuple[nn.Module, str]:
+        parent, _, leaf = name.rpartition(".")
+        return self._module(parent), leaf
+
+    def _near(self, name: str) -> str:
+        return did_you_mean(name, self._modules)
+
+    def _reread(self) -> None:
+        self._modules = dict(self.patient.model.named_modules(remove_duplicate=False))
+        self.reshaped = True
+        self._undo.append(self._forget)
+
+    def _forget(self) -> None:
+        self._modules = dict(self.patient.model.named_modules(remove_duplicate=False))
+
+    def _holders_of(self, child: nn.Module) -> list[tuple[nn.Module, str]]:
+        return [
+            (module, name)
+            for module in self.patient.model.modules()
+            for name, held in module._modules.items()
+            if held is child
+        ]
+
+    def _device_near(self, *modules: nn.Module) -> torch.device | None:
+        for module in (*modules, self.patient.model):
+            tensor = next(module.parameters(), None)
+            if tensor is not None:
+                placed = self._placed.get(id(tensor))
+                return placed[1].device if placed else tensor.device
+        return None
+
+    def _set_child(self, parent: nn.Module, leaf: str, child: nn.Module | None) -> None:
+        table = parent._modules
+        before = dict(table)
+        if child is None:
+            del table[leaf]
+        else:
+            table[leaf] = child
+        self._undo.append(lambda: _restore_table(table, before))
+
+    def _set_tensor(self, module: nn.Module, leaf: str, tensor: Tensor) -> None:
+        table: dict[str, Any] = module._buffers if leaf in module._buffers else module._parameters
+        before = table[leaf]
+        table[leaf] = tensor
+        self._undo.append(lambda: table.__setitem__(leaf, before))
+
+    def _set_attribute(self, owner: Any, leaf: str, value: Any) -> None:
+        before, had = getattr(owner, leaf, None), leaf in vars(owner)
+        setattr(owner, leaf, value)
+        if leaf in vars(owner) and not had:
+            self._undo.append(lambda: delattr(owner, leaf))
+        else:
+            self._undo.append(lambda: setattr(owner, leaf, before))
+
+
+def _sources(value: Value) -> tuple[str, ...]:
+    if isinstance(value, Keep):
+        return (value.name,)
+    return value.sources if isinstance(value, Derive) else ()
+
+
+def _detach(module: nn.Module, cls: type[nn.Module], table: dict[str, Extend]) -> None:
+    module.__class__ = cls
+    if table:
+        module.__dict__[EXTENSIONS] = table
+    else:
+        del module.__dict__[EXTENSIONS]
+
+
+def _restore_table(table: dict[str, Any], before: dict[str, Any]) -> None:
+    table.clear()
+    table.update(before)
+
+
+def _restore_modes(modes: list[tuple[nn.Module, bool]]) -> None:
+    for module, mode in modes:
+        module.training = mode
+
+
+def _holders_of_tensor(model: nn.Module, tensor: Tensor) -> Iterator[tuple[nn.Module, str]]:
+    for module in model.modules():
+        for table in (module._parameters, module._buffers):
+            for name, held in table.items():
+                if held is tensor:
+                    yield module, name
+
+
+def _tensors_by_identity(
+    root: nn.Module,
+) -> list[tuple[Tensor, list[str], list[tuple[nn.Module, str]]]]:
+    """Give each tensor below a module once, with all its names and holders."""
+    found: dict[int, tuple[Tensor, list[str], list[tuple[nn.Module, str]]]] = {}
+    for path, module in root.named_modules():
+        for table in (module._parameters, module._buffers):
+            for leaf, tensor in table.items():
+                if tensor is not None:
+                    entry = found.setdefault(id(tensor), (tensor, [], []))
+                    entry[1].append(f"{path}.{leaf}" if path else leaf)
+                    entry[2].append((module, leaf))
+    return list(found.values())

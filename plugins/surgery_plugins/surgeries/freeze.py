@@ -1,0 +1,222 @@
+"""Freeze and unfreeze: which tensors take gradients, and which modules stay in eval mode."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import pairwise
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import Field, field_validator
+from surgery.anatomy.site import RowRange, Site
+from surgery.operate.edits import Derive, Edit, Extend, HoldEval, NewTensor, SetTrainable
+from surgery.operate.surgery import Surgery
+
+if TYPE_CHECKING:
+    from surgery.operate.behaviour import Behaviour
+    from surgery.operate.patient import Patient
+    from torch import Generator, Tensor, nn
+
+
+class Freeze(Surgery):
+    """Stop gradients to the selected tensors, adapters excepted, and hold modules in eval mode."""
+
+    name: ClassVar[str] = "freeze"
+    identity_at_init: ClassVar[bool] = True
+
+    eval_mode: bool = Field(
+        default=False,
+        description="Also keep the selected modules in eval mode, whatever train() a parent calls.",
+    )
+
+    def refuse(self, site: Site) -> str | None:
+        """Refuse parts of a fused weight: gradients flow to whole tensors."""
+        if site.part is not None:
+            return f"{site.part} is only some rows; use `unfreeze` for the rows that shall train"
+        return "a raw parameter has no eval mode" if self.eval_mode and site.is_parameter else None
+
+    def operate(self, sites: Sequence[Site], patient: Patient) -> Iterable[Edit]:
+        """Freeze the base tensors of every site, and below it."""
+        for name in _names(sites, patient):
+            yield SetTrainable(name, trainable=False)
+        if self.eval_mode:
+            yield from map(HoldEval, _topmost(site.path for site in sites))
+
+
+class Unfreeze(Surgery):
+    """Let gradients flow to the selected tensors, or to some rows of them alone."""
+
+    name: ClassVar[str] = "unfreeze"
+    identity_at_init: ClassVar[bool] = True
+    narrows: ClassVar[frozenset[str]] = frozenset(("freeze",))
+
+    rows: str | None = Field(
+        default=None,
+        description="Only these rows of axis 0, such as '30522-30525,7'; the tensor itself stays "
+        "frozen and the rows train in a tensor of their own.",
+    )
+
+    @field_validator("rows")
+    @classmethod
+    def _readable(cls, rows: str | None) -> str | None:
+        if rows is not None:
+            parse_rows(rows)
+        return rows
+
+    def refuse(self, site: Site) -> str | None:
+        """Refuse rows of sites that have none, or not so many."""
+        if self.rows is None and site.part is None:
+            return None
+        if site.parameter is None or len(site.shape) < 2:
+            return "it has no weight with rows"
+        if site.is_parameter:
+            return "rows of a raw parameter cannot be trained alone"
+        last = max(stop for _, stop in self._ranges(site))
+        if last > site.shape[0]:
+            return f"it has {site.shape[0]} rows, numbered from 0, and row {last - 1} was asked for"
+        return None
+
+    def operate(self, sites: Sequence[Site], patient: Patient) -> Iterable[Edit]:
+        """Unfreeze whole tensors, or place the rows to train beside the frozen ones."""
+        if self.rows is None and all(site.part is None for site in sites):
+            for name in _names(sites, patient):
+                yield SetTrainable(name, trainable=True)
+            return
+        for site in sites:
+            yield from self._train_rows(site, patient)
+
+    def _ranges(self, site: Site) -> tuple[RowRange, ...]:
+        return parse_rows(self.rows) if self.rows is not None else site.rows[str(site.part)]
+
+    def _train_rows(self, site: Site, patient: Patient) -> Iterator[Edit]:
+        assert site.parameter is not None
+        ranges, leaf = self._ranges(site), site.parameter.rpartition(".")[2]
+        count = sum(stop - start for start, stop in ranges)
+        dtype = str(patient.model.get_parameter(site.parameter).dtype).removeprefix("torch.")
+        name = f"rows_{leaf}" + (f"_{site.part.rpartition('.')[2]}" if site.part else "")
+        rows = NewTensor((count, *site.shape[1:]), dtype, Derive((site.parameter,), _Take(ranges)))
+        yield SetTrainable(site.parameter, trainable=False)
+        first, *tied = _holders(site.parameter, patient.model)
+        settings = RowSettings(leaf, name, ranges)
+        yield Extend(
+            first[0],
+            name,
+            partial(_effective, first[1]),
+            replace(settings, leaf=first[1]),
+            tensors={name: rows},
+            reads=(site.parameter,),
+        )
+        for path, other in tied:
+            yield Extend(
+                path,
+                name,
+                partial(_effective, other),
+                replace(settings, leaf=other),
+                shares={name: f"{first[0]}.{name}"},
+                reads=(site.parameter,),
+            )
+
+
+def parse_rows(text: str) -> tuple[RowRange, ...]:
+    """Read row numbers such as ``3-5,9`` as half-open ranges.
+
+    Raises:
+        ValueError: the text is no such list, or its ranges overlap.
+    """
+    ranges = []
+    for part in text.split(","):
+        first, _, last = part.strip().partition("-")
+        if not first.isdecimal() or (last and not last.isdecimal()):
+            raise ValueError(f"expected rows such as '3-5,9', got {text!r}")
+        ranges.append((int(first), int(last or first) + 1))
+    ranges.sort()
+    if any(a >= b for a, b in ranges) or any(
+        a[1] > b[0] for a, b in pairwise(ranges)
+    ):
+        raise ValueError(f"expected rising ranges that do not overlap, got {text!r}")
+    return tuple(ranges)
+
+
+@dataclass(frozen=True)
+class RowSettings:
+    """Show the trained rows in place of the frozen ones.
+
+    Attributes:
+        leaf: name of the weight in its module.
+        rows: name of the tensor of trained rows, ``(number of rows, ...)``.
+        ranges: which rows of the weight they are.
+    """
+
+    leaf: str
+    rows: str
+    ranges: tuple[RowRange, ...]
+
+    def effective(self, module: nn.Module, weight: Tensor) -> Tensor:
+        """Give the weight with the trained rows in their places."""
+        trained = module._parameters[self.rows]
+        assert trained is not None
+        pieces, done, start = [], 0, 0
+        for first, stop in self.ranges:
+            pieces += [weight[start:first], trained[done : done + stop - first]]
+            done, start = done + stop - first, stop
+        return _cat([*pieces, weight[start:]])
+
+
+@dataclass(frozen=True)
+class _Take:
+    ranges: tuple[RowRange, ...]
+
+    def __call__(self, weight: Tensor, generator: Generator) -> Tensor:
+        return _cat([weight[start:stop] for start, stop in self.ranges])
+
+
+def _effective(leaf: str) -> type[Behaviour]:
+    from surgery.operate.effective import effective
+
+    return effective(leaf)
+
+
+def _cat(pieces: list[Tensor]) -> Tensor:
+    """Concatenate along axis 0."""
+    import torch
+
+    return torch.cat(pieces)
+
+
+def _names(sites: Sequence[Site], patient: Patient) -> Iterator[str]:
+    """Give the base parameters at and below the sites, each once, in the model's order."""
+    from surgery.operate.behaviour import base_parameters
+
+    wanted = {site.path for site in sites}
+    whole = {name for site in sites if site.is_parameter for name in site.paths}
+    for name, _ in base_parameters(patient.model):
+        if name in whole or any(path in wanted for path in _ancestors(name)):
+            yield name
+
+
+def _holders(name: str, model: nn.Module) -> list[tuple[str, str]]:
+    """Give path and leaf of every place that holds a parameter, the named one first."""
+    path, _, leaf = name.rpartition(".")
+    held = model.get_parameter(name)
+    found = [
+        (other, key)
+        for other, module in model.named_modules()
+        for key, parameter in module._parameters.items()
+        if parameter is held
+    ]
+    return sorted(found, key=lambda place: place != (path, leaf))
+
+
+def _ancestors(name: str) -> Iterator[str]:
+    while name:
+        name = name.rpartition(".")[0]
+        yield name
+
+
+def _topmost(paths: Iterable[str]) -> Iterator[str]:
+    kept: list[str] = []
+    for path in sorted(set(paths)):
+        if not any(path == top or not top or path.startswith(top + ".") for top in kept):
+            kept.append(path)
+            yield path
