@@ -1,0 +1,1 @@
+"""Side-by-side benchmarks: ours, the peers and the limit in one run."""

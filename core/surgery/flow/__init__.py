@@ -1,0 +1,1 @@
+"""The flow: plan, apply, save and load, from a recipe or from Python."""

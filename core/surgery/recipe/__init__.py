@@ -1,0 +1,1 @@
+"""Recipes: read strictly, with every mistake at its place."""
