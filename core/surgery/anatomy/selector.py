@@ -35,7 +35,9 @@ class Selector:
     @property
     def needs_trace(self) -> bool:
         """Tell whether keys are given that only an observed forward can answer."""
-        return bool(self.role or self.tower or self.layers) or any(part.needs_trace for part in self.exclude)
+        return bool(self.role or self.tower or self.layers) or any(
+            part.needs_trace for part in self.exclude
+        )
 
     def to_json(self) -> dict[str, object]:
         """Give the keys that are set as JSON values, single entries as plain text."""

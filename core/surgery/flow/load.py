@@ -92,7 +92,9 @@ def _land(journal: Journal, operation: Operation, folder: Path) -> None:
     trained = {name: before.get(name, ((), "nothing")) for name in journal.trained}
     demand([ledger(recorded, replayed), ledger({**stored, **trained}, held)], str(folder))
     names = {id(slot): name for name, slot in slots.items()}
-    fill(operation.transaction.slots, journal.seed, lambda slot: _stored(reader, names.get(id(slot))))
+    fill(
+        operation.transaction.slots, journal.seed, lambda slot: _stored(reader, names.get(id(slot)))
+    )
     _restore(operation.patient, reader, journal.trained)
 
 

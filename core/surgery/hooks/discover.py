@@ -76,11 +76,13 @@ def discover(
 ) -> tuple[tuple[Plugin, ...], tuple[Fault, ...]]:
     """Load the plugins of all installed distributions; a broken one becomes a fault.
 
+    Both are sorted by the distribution's name, so that nothing depends on the file system.
+
     Args:
         environment: where ``SURGERY_DISABLE_PLUGINS`` is looked up.
     """
     left_out = {normal_name(name) for name in environment.get(DISABLE, "").split(",")}
-    found = list(_installed(left_out))
+    found = sorted(_installed(left_out), key=lambda one: normal_name(one.distribution))
     plugins = tuple(one for one in found if isinstance(one, Plugin))
     return plugins, tuple(one for one in found if isinstance(one, Fault))
 

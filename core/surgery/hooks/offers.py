@@ -117,7 +117,9 @@ def _misnamed(value: Any) -> str | None:
     name = getattr(value, "name", None)
     if not isinstance(name, str):
         return "has no name"
-    return None if _NAME.fullmatch(name) else f"has the name {name!r} (write 'word' or 'vendor/word')"
+    return (
+        None if _NAME.fullmatch(name) else f"has the name {name!r} (write 'word' or 'vendor/word')"
+    )
 
 
 def _no_surgery(value: Any) -> str | None:

@@ -133,13 +133,15 @@ class Registry:
         broken = dict.fromkeys(f"{one.distribution} {one.version}" for one in self.faults)
         if broken:
             hint += f" (broken: {', '.join(broken)}; see `surgery plugins`)"
-        return PluginError(f"{KINDS[kind].word} '{name}'", f"the name of a {KINDS[kind].word}",
-                           "a name that no plugin offers", hint)
+        return PluginError(
+            f"{KINDS[kind].word} '{name}'",
+            f"the name of a {KINDS[kind].word}",
+            "a name that no plugin offers",
+            hint,
+        )
 
 
-def registry(
-    files: Sequence[Path] = (), environment: Mapping[str, str] = os.environ
-) -> Registry:
+def registry(files: Sequence[Path] = (), environment: Mapping[str, str] = os.environ) -> Registry:
     """Give what the installed plugins and some local files offer.
 
     Entry points are read once in a process.
@@ -175,4 +177,3 @@ def _clash(offers: Sequence[Offer]) -> PluginError:
         found,
         f"uninstall one, or leave it out with {DISABLE}={offers[-1].plugin[0]}",
     )
-

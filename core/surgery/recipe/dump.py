@@ -8,25 +8,26 @@ import yaml
 from surgery.recipe.environment import escape
 from surgery.recipe.scalars import resolve
 
+_BREAKS = frozenset("\r\x85\u2028\u2029")
+
 
 class _Dumper(yaml.SafeDumper):
-    """Quote every text that YAML 1.2 would not read as text, and never write aliases."""
+    """Quote every text that YAML 1.2 would not read as that text, and never write aliases."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
 
 def _text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
-    escaped = escape(text)
-    style = None if isinstance(_resolved(escaped), str) else '"'
-    return dumper.represent_scalar("tag:yaml.org,2002:str", escaped, style=style)
+    style = None if _is_plain(text) and _BREAKS.isdisjoint(text) else '"'
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
-def _resolved(text: str) -> Any:
+def _is_plain(text: str) -> bool:
     try:
-        return resolve(text)
+        return isinstance(resolve(text), str)
     except ValueError:
-        return None
+        return False
 
 
 _Dumper.add_representer(str, _text)
@@ -40,5 +41,13 @@ def dump_yaml(data: Any) -> str:
             nothing in them is taken for ``${env:NAME}``.
     """
     return yaml.dump(
-        data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=2**20
+        _escaped(data), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=2**20
     )
+
+
+def _escaped(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {key: _escaped(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_escaped(value) for value in data]
+    return escape(data) if isinstance(data, str) else data

@@ -63,10 +63,12 @@ def open_recipe(recipe: str | Path | Mapping[str, Any]) -> Opened:
         return _with_bases(Document(node_of(recipe)), given, here)
     if isinstance(recipe, str) and "\n" in recipe:
         return _with_bases(read_yaml(recipe, "recipe"), given, here)
-    path = Path(recipe)
-    if isinstance(recipe, str) and not path.exists() and _is_name(recipe):
-        return _open_shipped(recipe)
-    return _open_file(path)
+    try:
+        if isinstance(recipe, str) and _is_name(recipe) and not Path(recipe).exists():
+            return _open_shipped(recipe)
+        return _open_file(Path(recipe))
+    except (OSError, ValueError, RuntimeError) as error:
+        raise RecipeError(shown(str(recipe)), "a recipe file", str(error)) from None
 
 
 def _open_file(path: Path) -> Opened:
@@ -135,7 +137,9 @@ def _base(named: Node, place: _Place, above: tuple[str, ...]) -> _Place:
         raise mistake(named.mark, ("extends",), "the name of a file", shown(plain(named)))
     base = _place_of(name, named.mark, place)
     if str(base.file) in above:
-        raise mistake(named.mark, ("extends",), "a recipe that does not extend this one", repr(name))
+        raise mistake(
+            named.mark, ("extends",), "a recipe that does not extend this one", repr(name)
+        )
     if len(above) > MAX_EXTENDS:
         raise mistake(named.mark, ("extends",), f"at most {MAX_EXTENDS} recipes in a row", "more")
     return base

@@ -40,8 +40,13 @@ def checked(model: type[_M], node: Node, at: Location = ()) -> tuple[_M | None, 
     except ValidationError as error:
         return None, list(_Report(model, node, at).problems(error))
     except (PydanticSerializationError, UnicodeError) as error:
-        found = str(error).splitlines()[0]
-        return None, [(node.mark, mistake(node.mark, at, "values that JSON can hold", found))]
+        return None, [
+            (node.mark, mistake(node.mark, at, "values that JSON can hold", _line(error)))
+        ]
+    except Exception as error:
+        found = f"{type(error).__name__}: {_line(error)}"
+        wanted = f"values that {model.__name__} can check"
+        return None, [(node.mark, mistake(node.mark, at, wanted, found))]
 
 
 @dataclass(frozen=True)
@@ -77,10 +82,7 @@ class _Report:
             return self._missing(node, taken, str(location[-1]))
         if detail["type"] == "extra_forbidden":
             return self._unknown(node, taken)
-        wanted, found = self._wanted(detail, taken), shown(plain(node))
-        said = _GOT.fullmatch(_said(detail))
-        if said:
-            wanted, found = said["wanted"], said["found"]
+        wanted, found = self._words(detail, taken, shown(plain(node)))
         hint = _hint(plain(node), schemas_at(self.schema, taken))
         return node.mark, mistake(node.mark, (*self.at, *taken), wanted, found, hint)
 
@@ -95,11 +97,17 @@ class _Report:
         hint = did_you_mean(name, known)
         return mark, mistake(mark, (*self.at, *taken), "a known key", repr(name), hint)
 
-    def _wanted(self, detail: ErrorDetails, taken: Location) -> str:
-        said = _said(detail)
-        if detail["type"] in ("value_error", "assertion_error", "finite_number"):
-            return {"finite_number": "a finite number"}.get(detail["type"], said)
-        return described(schemas_at(self.schema, taken)) or said[:1].lower() + said[1:]
+    def _words(self, detail: ErrorDetails, taken: Location, found: str) -> tuple[str, str]:
+        """Give what was wanted and what was found."""
+        said, kind = _said(detail), detail["type"]
+        if kind == "finite_number":
+            return "a finite number", found
+        if kind in ("value_error", "assertion_error"):
+            told = _GOT.fullmatch(said)
+            if told:
+                return told["wanted"], told["found"]
+            return "a value that is allowed", f"{found} ({said})"
+        return described(schemas_at(self.schema, taken)) or said[:1].lower() + said[1:], found
 
 
 def _kind(detail: ErrorDetails) -> str:
@@ -119,6 +127,10 @@ def _explained(
         other[: len(place)] == place and (len(other) > len(place) or _kind(detail))
         for other, detail in pairs
     )
+
+
+def _line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), "no message")
 
 
 def _said(detail: ErrorDetails) -> str:

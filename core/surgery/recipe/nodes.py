@@ -12,6 +12,9 @@ Scalar: TypeAlias = str | int | float | bool | None
 Location: TypeAlias = tuple[str | int, ...]
 """Keys and list positions from the root, such as ``("surgeries", 1, "use")``."""
 
+MAX_DEPTH = 64
+"""How many levels a recipe may have."""
+
 
 @dataclass(frozen=True, slots=True)
 class Mark:
@@ -73,18 +76,25 @@ def plain(node: Node) -> Any:
     return node.value
 
 
-def node_of(value: Any, mark: Mark | None = None) -> Node:
+def node_of(value: Any, mark: Mark | None = None, depth: int = MAX_DEPTH) -> Node:
     """Give the tree of plain Python values; what is no mapping or list is kept as it is.
 
     Args:
         value: dicts, lists or tuples, and scalars.
         mark: the place that errors name.
+        depth: how many levels there may be.
+
+    Raises:
+        RecipeError: there are more levels, as in a list that holds itself.
     """
     mark = mark or Mark()
+    if depth < 0:
+        raise mistake(mark, (), f"at most {MAX_DEPTH} levels", "more")
     if isinstance(value, Mapping):
-        return Node({str(key): node_of(item, mark) for key, item in value.items()}, mark)
+        pairs = {str(key): node_of(item, mark, depth - 1) for key, item in value.items()}
+        return Node(pairs, mark)
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
-        return Node(tuple(node_of(item, mark) for item in value), mark)
+        return Node(tuple(node_of(item, mark, depth - 1) for item in value), mark)
     return Node(value, mark)
 
 
@@ -133,7 +143,11 @@ def mistake(
     return RecipeError(": ".join(p for p in parts if p) or "recipe", wanted, found, instead)
 
 
+def _rank(mark: Mark) -> tuple[bool, str, int, int]:
+    return not mark.line, mark.source if mark.line else "", mark.line, mark.column
+
+
 def in_order(problems: Iterable[tuple[Mark, RecipeError]]) -> list[RecipeError]:
     """Sort mistakes by their place, files first, then options; each is given once."""
-    ranked = sorted(problems, key=lambda pair: (not pair[0].line, pair[0].line, pair[0].column))
+    ranked = sorted(problems, key=lambda pair: _rank(pair[0]))
     return list({str(error): error for _, error in ranked}.values())

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from surgery.errors import RecipeError, did_you_mean
-from surgery.recipe.nodes import Location, Mark, Node, shown, plain
-from surgery.recipe.yaml import MAX_DEPTH, read_yaml
+from surgery.recipe.nodes import MAX_DEPTH, Location, Mark, Node, plain, shown
+from surgery.recipe.yaml import read_yaml
 
-_PART = re.compile(r"\.?([^.\[\]=\s]+)|\[([0-9]+)\]")
+_BRACKETS = re.compile(r"\[([0-9]+)\]")
+_PART = re.compile(r"[^.\[\]=\s]+")
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,8}")
 
 
 def override(root: Node, sets: Sequence[str]) -> Node:
@@ -52,15 +54,10 @@ def parse(text: str) -> tuple[Location, Node]:
 
 
 def _location(path: str) -> Location:
-    parts: list[str | int] = []
-    end = 0
-    for found in _PART.finditer(path):
-        if found.start() != end or (found[0].startswith(".") is (not parts)) and found[1]:
-            return ()
-        index = found[2] or (found[1] if found[1].isascii() and found[1].isdecimal() else None)
-        parts.append(found[1] if index is None or len(index) > 9 else int(index))
-        end = found.end()
-    return tuple(parts) if end == len(path) else ()
+    parts = _BRACKETS.sub(r".\1", path).split(".")
+    if not all(_PART.fullmatch(part) for part in parts):
+        return ()
+    return tuple(int(part) if _NUMBER.fullmatch(part) else part for part in parts)
 
 
 def _marked(node: Node, mark: Mark) -> Node:

@@ -99,9 +99,7 @@ def _patient(
     return checked(cls, replace(node, value=_rooted(cls, options, folder)), ("patient",))
 
 
-def _rooted(
-    cls: type[Source], options: Mapping[str, Node], folder: Path
-) -> dict[str, Node]:
+def _rooted(cls: type[Source], options: Mapping[str, Node], folder: Path) -> dict[str, Node]:
     """Make the paths among a source's options absolute."""
     return {
         key: replace(node, value=str(resolve(node.value, folder)))

@@ -1,4 +1,4 @@
-"""The form of a recipe file, as pydantic models. What plugins offer is added elsewhere."""
+"""The form of a recipe file, as pydantic models. What plugins offer is checked elsewhere."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ class Output(Form):
 
 
 class RecipeForm(Form):
-    """A recipe for model surgery."""
+    """A recipe for model surgery; each entry of ``surgeries`` is a ``StepForm``."""
 
     recipe: Literal[1] = Field(description="Version of the recipe format.")
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of everything that is drawn.")
@@ -130,6 +130,6 @@ class RecipeForm(Form):
         None, description="Distributions that must be installed, with versions such as '>=1,<2'."
     )
     patient: dict[str, Any] | None = Field(None, description="What to operate on.")
-    surgeries: list[StepForm] = Field(min_length=1, description="The surgeries, in order.")
+    surgeries: list[dict[str, Any]] = Field(min_length=1, description="The surgeries, in order.")
     output: Output | None = Field(None, description="What to write.")
     train: dict[str, Any] | None = Field(None, description="How to train afterwards.")

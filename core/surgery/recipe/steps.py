@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 from surgery.anatomy.selector import EVERYWHERE, Selector
@@ -54,7 +55,7 @@ def read_step(node: Node, registry: Registry, at: Location) -> tuple[list[Step],
     Returns:
         The step, or nothing where there are mistakes; and all mistakes with their places.
     """
-    form, problems = checked(StepForm, node, at)
+    form, problems = checked(StepForm, _without_options(node), at)
     surgery, found = _surgery(node, registry, at)
     problems += [*found, *_unknown_roles(node.child("at"), registry, (*at, "at"))]
     if form is None or surgery is None or problems:
@@ -108,9 +109,15 @@ def _step_from(
     return [Step(surgery, selector, where=text_of(at), plugin=owner)], []
 
 
-def _surgery(
-    node: Node, registry: Registry, at: Location
-) -> tuple[Surgery | None, list[Problem]]:
+def _without_options(node: Node) -> Node:
+    """Leave the options out, which the surgery itself checks."""
+    options = node.child("with")
+    if options is None or not isinstance(options.value, Mapping):
+        return node
+    return replace(node, value={**node.children, "with": replace(options, value={})})
+
+
+def _surgery(node: Node, registry: Registry, at: Location) -> tuple[Surgery | None, list[Problem]]:
     use = node.child("use")
     if use is None:
         return None, []
@@ -143,4 +150,3 @@ def _texts(node: Node | None, at: Location) -> list[tuple[Node, Location]]:
     if isinstance(node.value, tuple):
         return [(item, (*at, number)) for number, item in enumerate(node.items)]
     return [(node, at)]
-

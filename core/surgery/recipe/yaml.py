@@ -9,11 +9,10 @@ from typing import Any
 
 import yaml
 from surgery.errors import RecipeError
-from surgery.recipe.nodes import Mark, Node, mistake
+from surgery.recipe.nodes import MAX_DEPTH, Mark, Node, mistake
 from surgery.recipe.scalars import LONGEST_NUMBER, resolve
 
 MAX_BYTES = 1 << 20
-MAX_DEPTH = 64
 MAX_EVENTS = 50_000
 MAX_SCALAR = 1 << 16
 
@@ -80,7 +79,9 @@ def _decoded(content: bytes | str, source: str) -> str:
         text = data.decode("utf-8-sig")
     except UnicodeError as error:
         raise RecipeError(
-            source, "text in UTF-8", f"a byte that is none at offset {getattr(error, 'start', 0)}",
+            source,
+            "text in UTF-8",
+            f"a byte that is none at offset {getattr(error, 'start', 0)}",
             "save it as UTF-8",
         ) from None
     if "\0" in text:

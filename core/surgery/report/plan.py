@@ -133,7 +133,6 @@ def _changes(edit: Any, before: dict[str, Row]) -> Iterator[tuple[str, str]]:
 _WORDS = {Place: "replaced", Remove: "removed", HoldEval: "held in eval mode"}
 
 
-
 def _shape(shape: tuple[int, ...]) -> str:
     return "[" + ", ".join(map(str, shape)) + "]"
 

@@ -1,0 +1,136 @@
+"""Which rows of a fused weight arrive somewhere: real row numbers carried through the views."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from surgery.anatomy.provenance import Known, Origin
+from surgery.anatomy.site import RowRange
+
+_NOWHERE = -1
+
+
+def rows_at(known: Known, origin: Origin) -> tuple[RowRange, ...] | None:
+    """Give the rows of an origin's output that arrive in a tensor.
+
+    Args:
+        known: the tensor, such as the query of an attention.
+        origin: the contraction whose output rows are asked for.
+
+    Returns:
+        Half-open ranges, or None where they cannot be followed.
+    """
+    if origin.rows is not None:
+        return origin.rows
+    with torch._C.DisableTorchFunction():
+        carried = _Carrier(origin).of(known)
+    if carried is None:
+        return None
+    found = torch.unique(carried)
+    return ranges_of(found[found >= 0].tolist())
+
+
+def ranges_of(numbers: Iterable[int]) -> tuple[RowRange, ...]:
+    """Give sorted numbers as half-open ranges."""
+    ranges: list[list[int]] = []
+    for number in numbers:
+        if ranges and ranges[-1][1] == number:
+            ranges[-1][1] = number + 1
+        else:
+            ranges.append([number, number + 1])
+    return tuple((start, stop) for start, stop in ranges)
+
+
+class _Carrier:
+    """Carry the row numbers of one origin through the operations that made a tensor."""
+
+    def __init__(self, origin: Origin) -> None:
+        self.origin = origin
+        self.done: dict[int, Tensor | None] = {}
+
+    def of(self, known: Known) -> Tensor | None:
+        key = id(known)
+        if key not in self.done:
+            self.done[key] = self._carry(known)
+        return self.done[key]
+
+    def _carry(self, known: Known) -> Tensor | None:
+        shape = known.tensor.shape
+        if known.tensor is self.origin.output:
+            return _numbered(shape, 1 if self.origin.kind == "conv" else len(shape) - 1)
+        if self.origin not in known.origins:
+            return torch.full(shape, _NOWHERE, device="cpu")
+        if known.made is None:
+            return None
+        func, args, kwargs, number = known.made
+        if func == "mul" or getattr(func, "__name__", "") not in VIEWS:
+            return self._same(args, shape)
+        return self._viewed(func, args, kwargs, number, shape)
+
+    def _viewed(
+        self, func: Any, args: Any, kwargs: Any, number: int, shape: torch.Size
+    ) -> Tensor | None:
+        moved = self._replaced(args)
+        if moved is None:
+            return None
+        try:
+            result = func(*moved, **kwargs)
+        except (RuntimeError, TypeError, IndexError):
+            return None
+        found: Any = result if isinstance(result, Tensor) else result[number]
+        return found if found.shape == shape else None
+
+    def _replaced(self, value: Any) -> Any:
+        """Put row numbers in the place of tensors; None where they are not known."""
+        if isinstance(value, Known):
+            return self.of(value)
+        if isinstance(value, Tensor):
+            return None if value.is_meta else value
+        if type(value) in (tuple, list):
+            items = [self._replaced(item) for item in value]
+            lost = any(i is None and v is not None for i, v in zip(items, value, strict=True))
+            return None if lost else type(value)(items)
+        return value
+
+    def _same(self, args: Any, shape: torch.Size) -> Tensor | None:
+        """Keep the rows of the first argument that has them and the result's shape."""
+        for value in _flat(args):
+            if isinstance(value, Known) and self.origin in value.origins:
+                carried = self.of(value)
+                if carried is not None and _fits(carried.shape, shape):
+                    return carried.expand(shape)
+        return None
+
+
+def _flat(value: Any) -> Iterable[Any]:
+    if type(value) in (tuple, list):
+        for item in value:
+            yield from _flat(item)
+    else:
+        yield value
+
+
+def _fits(small: torch.Size, large: torch.Size) -> bool:
+    return len(small) <= len(large) and all(
+        a in (1, b) for a, b in zip(reversed(small), reversed(large), strict=False)
+    )
+
+
+def _numbered(shape: torch.Size, axis: int) -> Tensor:
+    numbers = torch.arange(shape[axis], device="cpu")
+    return numbers.view([-1 if a == axis else 1 for a in range(len(shape))]).expand(shape)
+
+
+VIEWS = {
+    "view", "reshape", "view_as", "transpose", "transpose_", "permute", "chunk", "split", "tensor_split",
+    "split_with_sizes", "narrow", "select", "__getitem__", "unsqueeze", "squeeze", "expand",
+    "expand_as", "flatten", "unflatten", "unbind", "movedim", "moveaxis", "swapaxes", "swapdims",
+    "repeat", "repeat_interleave", "index_select", "cat", "concat", "concatenate", "stack", "t",
+    "flip", "roll", "unfold", "tile", "hsplit", "vsplit", "dsplit", "contiguous", "clone", "pad",
+    "broadcast_to", "ravel", "swapaxes_", "__get__", "as_strided", "rot90", "gather", "take_along_dim",
+}  # fmt: skip
+"""Functions that move values and change none: they carry row numbers as they carry data."""

@@ -1,0 +1,47 @@
+"""Run a model on meta without copying it: its tensors are put back afterwards, the same objects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@contextmanager
+def on_meta(model: nn.Module) -> Iterator[None]:
+    """Put meta tensors in place of a model's tensors, in eval mode; ties hold."""
+    modules = list(model.modules())
+    before = [(m, dict(m._parameters), dict(m._buffers), m.training) for m in modules]
+    twins: dict[int, Tensor] = {}
+    try:
+        for module in modules:
+            module.training = False
+            for table in (module._parameters, module._buffers):
+                _replace(table, twins)
+        yield
+    finally:
+        for module, parameters, buffers, training in before:
+            _restore(module._parameters, parameters)
+            _restore(module._buffers, buffers)
+            module.training = training
+
+
+def _replace(table: Any, twins: dict[int, Tensor]) -> None:
+    for name, tensor in table.items():
+        if tensor is not None and not tensor.is_meta:
+            table[name] = twins.setdefault(id(tensor), _twin(tensor))
+
+
+def _twin(tensor: Tensor) -> Tensor:
+    empty = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
+    if isinstance(tensor, nn.Parameter):
+        return nn.Parameter(empty, requires_grad=tensor.requires_grad)
+    return empty
+
+
+def _restore(table: Any, before: dict[str, Any]) -> None:
+    table.clear()
+    table.update(before)

@@ -1,0 +1,54 @@
+"""The bare structure of a model: one site for each module, and for each raw parameter."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from torch import nn
+
+from surgery.anatomy.site import Site
+
+
+def structure(model: nn.Module) -> list[Site]:
+    """Give the sites of a model without roles, modules first, in one pass.
+
+    A module's ``weight`` belongs to the module's site; every other parameter has its own.
+    """
+    paths = _paths(model)
+    modules, parameters = [], []
+    for path, module in model.named_modules():
+        weight = module._parameters.get("weight")
+        modules.append(
+            Site(
+                path,
+                paths[id(module)],
+                parameter=None if weight is None else _join(path, "weight"),
+                types=_types(type(module)),
+                shape=() if weight is None else tuple(weight.shape),
+            )
+        )
+        for leaf, tensor in module._parameters.items():
+            if tensor is not None and leaf != "weight":
+                name = _join(path, leaf)
+                parameters.append(
+                    Site(name, (name,), name, ("Parameter",), shape=tuple(tensor.shape))
+                )
+    return modules + parameters
+
+
+def _paths(model: nn.Module) -> dict[int, tuple[str, ...]]:
+    found: dict[int, tuple[str, ...]] = {}
+    for path, module in model.named_modules(remove_duplicate=False):
+        found[id(module)] = (*found.get(id(module), ()), path)
+    return found
+
+
+def _join(path: str, leaf: str) -> str:
+    return f"{path}.{leaf}" if path else leaf
+
+
+@cache
+def _types(kind: type[nn.Module]) -> tuple[str, ...]:
+    """Give the names of a class and its bases up to ``Module``."""
+    names = [base.__name__ for base in kind.__mro__ if issubclass(base, nn.Module)]
+    return tuple(dict.fromkeys(names))

@@ -1,0 +1,91 @@
+"""Walk a model: read what every weight does off the dataflow of one forward on meta."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Protocol
+
+from torch import nn
+
+from surgery.anatomy import handlers  # noqa: F401  (registers what the tracer handles)
+from surgery.anatomy.assemble import assemble
+from surgery.anatomy.inputs import guesses
+from surgery.anatomy.merge import with_hints, with_names
+from surgery.anatomy.observe import Observed, observe
+from surgery.anatomy.site import Anatomy
+from surgery.anatomy.stand_in import on_meta
+from surgery.anatomy.structure import structure
+
+
+class Hints(Protocol):
+    """What the walker needs of a family."""
+
+    name: str
+
+    def matches(self, model: nn.Module) -> bool:
+        """Tell whether a model is of this family."""
+
+    def hints(self, model: nn.Module) -> Mapping[str, frozenset[str]]:
+        """Give roles by module path or parameter name."""
+
+
+def walk(
+    model: nn.Module,
+    inputs: Mapping[str, Any] | None = None,
+    *,
+    families: Iterable[Any] = (),
+    trace: bool = True,
+) -> Anatomy:
+    """Read the anatomy of a model; the model is left exactly as it was.
+
+    Args:
+        model: any module, on meta or with weights.
+        inputs: keyword arguments for one forward; guessed from the signature of ``forward`` and
+            the model's ``config`` if None.
+        families: what plugins know of kinds of models.
+        trace: False for the bare structure, without roles.
+
+    Returns:
+        The sites; ``notes`` say what could not be read and what was fallen back to.
+    """
+    sites = structure(model)
+    if not trace:
+        return Anatomy(tuple(sites))
+    with on_meta(model):
+        observed = _observe_all(model, inputs)
+    anatomy = assemble(model, sites, observed)
+    known: Sequence[Hints] = [family for family in families if family.matches(model)]
+    for family in known:
+        anatomy = with_hints(anatomy, family.name, family.hints(model))
+    return anatomy if observed.complete else with_names(anatomy)
+
+
+def _observe_all(model: nn.Module, inputs: Mapping[str, Any] | None) -> Observed:
+    """Observe the whole model; where that fails, its towers one by one."""
+    if inputs is not None:
+        return observe(model, dict(inputs))
+    first: Observed | None = None
+    for guess in guesses(model):
+        found = observe(model, guess)
+        if not found.failure:
+            return found
+        first = first or found
+    towers = _observe_towers(model)
+    reason = first.failure if first else "no inputs can be guessed for its forward"
+    note = f"no forward of the whole model could be observed ({reason})"
+    return replace(towers, notes=(note, *towers.notes))
+
+
+def _observe_towers(model: nn.Module) -> Observed:
+    """Observe the largest modules below the top for which inputs can be guessed."""
+    found: list[Observed] = []
+    waiting = list(model.named_children())
+    while waiting:
+        path, module = waiting.pop(0)
+        tried = [seen for guess in guesses(module) if not (seen := observe(module, guess)).failure]
+        if tried:
+            found.append(tried[0].below(path))
+        else:
+            waiting += [(f"{path}.{name}", child) for name, child in module.named_children()]
+    return Observed.joined(found)

@@ -1,0 +1,20 @@
+"""The command line. Importing this imports nothing heavy; each command brings its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: what follows the command's name; by default those of the process.
+
+    Returns:
+        The exit status: 0 done, 1 failed, 2 a mistake in the recipe or the command line,
+        4 damaged data, 5 locked by another process, 130 interrupted.
+    """
+    from surgery.cli.run import run
+
+    return run(arguments)

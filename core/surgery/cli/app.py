@@ -1,0 +1,49 @@
+"""The command ``surgery``: its subcommands are imported when they are run."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import click
+
+COMMANDS = {
+    "plugins": ("surgery.cli.plugins:plugins", "List plugins, what they offer, what is broken."),
+    "recipes": ("surgery.cli.recipes:recipes", "List the shipped recipes, or copy one."),
+    "schema": ("surgery.cli.schema:schema", "Print the JSON Schema of recipes, for editors."),
+}
+"""Place and short help of each subcommand, in the order of ``surgery --help``."""
+
+
+class LazyGroup(click.Group):
+    """Know the subcommands by name and short help; import one only to run it."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Give the names in the order in which people need them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a subcommand."""
+        if cmd_name not in COMMANDS:
+            if ctx.resilient_parsing or cmd_name.startswith("-"):
+                return None
+            raise click.exceptions.NoSuchCommand(cmd_name, possibilities=COMMANDS, ctx=ctx)
+        module, _, name = COMMANDS[cmd_name][0].partition(":")
+        command = getattr(import_module(module), name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write names and short helps without importing anything."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit status: 0 done, 1 failed, 2 mistake in the recipe or the command line, "
+    "4 damaged data, 5 locked, 130 interrupted.",
+)
+@click.version_option(package_name="model-surgery", prog_name="surgery")
+def surgery() -> None:
+    """Model surgery as code: plan, apply and prove changes to PyTorch models."""
