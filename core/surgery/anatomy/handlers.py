@@ -45,6 +45,21 @@ def _embedding(trace: Trace, out: Any, args: tuple[Any, ...], kwargs: dict[str, 
     return True
 
 
+@handles("__getitem__", "index_select", "gather", "take_along_dim")
+def _pick(trace: Trace, out: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Pass on what is picked from, not what says which; ids of an input look up an embedding."""
+    picked, index = args[0], args[1] if len(args) == 2 else _argument(args, kwargs, 2, "index")
+    source, key = trace.known(picked), trace.known(index)
+    if source is None or key is None or not key.is_data:
+        return False
+    if source.is_weight and not key.origins and "learned" not in key.modes:
+        return _embedding(trace, out, (index, picked), {})
+    moved = tuple(a if a is picked else None for a in args)
+    joined = union([source])
+    trace.keep(Known(out, **joined, made=(args[0].clone, moved, {}, 0)))
+    return True
+
+
 @handles("matmul", "__matmul__", "mm", "bmm", "mv", "_grouped_mm", "grouped_mm")
 def _matmul(trace: Trace, out: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     left, right = _argument(args, kwargs, 0, "input"), _argument(args, kwargs, 1, "other", "mat2")

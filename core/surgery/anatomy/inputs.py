@@ -25,7 +25,9 @@ def guesses(model: nn.Module, device: str = "meta") -> Iterator[dict[str, Any]]:
     quiet = {name: False for name in ("use_cache",) if name in names}
     main = [name for name in _MAIN if name in made]
     if main:
-        yield {name: made[name] for name in main} | quiet
+        for length in _lengths(model, main):
+            texts = {n: made[n].new_zeros((1, length)) for n in main if n == "input_ids"}
+            yield {name: made[name] for name in main} | texts | quiet
     for name in main if len(main) > 1 else ():
         yield {name: made[name]} | quiet
 
@@ -65,6 +67,20 @@ _MAIN = (
     "input_ids", "pixel_values", "input_features", "input_values", "decoder_input_ids",
     "pixel_values_videos", "input", "x",
 )  # fmt: skip
+
+
+def _lengths(model: nn.Module, names: list[str]) -> Iterator[int]:
+    """Give lengths of text worth trying: where there is an image too, one place for each patch."""
+    if {"input_ids", "pixel_values"} <= set(names):
+        config = model.config
+        told = _setting(config, "image_seq_length", "mm_tokens_per_image", "num_image_tokens")
+        if isinstance(told, int):
+            yield told
+        size, patch = _setting(config, "image_size"), _setting(config, "patch_size")
+        if isinstance(size, int) and isinstance(patch, int):
+            yield (size // patch) ** 2
+            yield (size // patch) ** 2 // 4
+    yield TOKENS
 
 
 def _make(name: str, model: nn.Module, device: str) -> Any:

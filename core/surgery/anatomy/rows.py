@@ -51,6 +51,7 @@ class _Carrier:
     def __init__(self, origin: Origin) -> None:
         self.origin = origin
         self.done: dict[int, Tensor | None] = {}
+        self.bags: set[int] = set()
 
     def of(self, known: Known) -> Tensor | None:
         key = id(known)
@@ -67,13 +68,17 @@ class _Carrier:
         if known.made is None:
             return None
         func, args, kwargs, number = known.made
-        if func == "mul" or getattr(func, "__name__", "") not in VIEWS:
-            return self._same(args, shape)
-        return self._viewed(func, args, kwargs, number, shape)
+        if func != "mul" and getattr(func, "__name__", "") in VIEWS:
+            viewed = self._viewed(func, args, kwargs, number, shape)
+            if viewed is not None:
+                return viewed
+        return self._same(known, args, shape)
 
     def _viewed(
         self, func: Any, args: Any, kwargs: Any, number: int, shape: torch.Size
     ) -> Tensor | None:
+        if any(id(v) in self.bags for v in _flat(args) if isinstance(v, Known) and self.of(v) is not None):
+            return None
         moved = self._replaced(args)
         if moved is None:
             return None
@@ -96,14 +101,24 @@ class _Carrier:
             return None if lost else type(value)(items)
         return value
 
-    def _same(self, args: Any, shape: torch.Size) -> Tensor | None:
-        """Keep the rows of the first argument that has them and the result's shape."""
-        for value in _flat(args):
-            if isinstance(value, Known) and self.origin in value.origins:
-                carried = self.of(value)
-                if carried is not None and _fits(carried.shape, shape):
-                    return carried.expand(shape)
-        return None
+    def _same(self, known: Known, args: Any, shape: torch.Size) -> Tensor | None:
+        """Keep the rows of the arguments: in place where shapes agree, else as a bag.
+
+        A bag is the rows without their places: pooling and the like move no row out of it.
+        """
+        found = [
+            carried
+            for value in _flat(args)
+            if isinstance(value, Known) and self.origin in value.origins
+            if (carried := self.of(value)) is not None
+        ]
+        fitting = [c for c in found if _fits(c.shape, shape)]
+        if fitting:
+            return fitting[0].expand(shape)
+        if not found:
+            return None
+        self.bags.add(id(known))
+        return torch.unique(torch.cat([carried.reshape(-1) for carried in found]))
 
 
 def _flat(value: Any) -> Iterable[Any]:

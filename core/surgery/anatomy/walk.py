@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -62,30 +62,41 @@ def walk(
 
 
 def _observe_all(model: nn.Module, inputs: Mapping[str, Any] | None) -> Observed:
-    """Observe the whole model; where that fails, its towers one by one."""
-    if inputs is not None:
-        return observe(model, dict(inputs))
-    first: Observed | None = None
-    for guess in guesses(model):
-        found = observe(model, guess)
-        if not found.failure:
-            return found
-        first = first or found
-    towers = _observe_towers(model)
-    reason = first.failure if first else "no inputs can be guessed for its forward"
-    note = f"no forward of the whole model could be observed ({reason})"
-    return replace(towers, notes=(note, *towers.notes))
+    """Observe the whole model; parts that no forward reached are observed one by one."""
+    tried = [dict(inputs)] if inputs is not None else guesses(model)
+    found, failure = Observed(complete=False), "no inputs can be guessed for its forward"
+    for guess in tried:
+        seen = observe(model, guess)
+        if not seen.failure:
+            found = seen
+            break
+        failure = seen.failure
+    notes = () if found.complete else (f"no forward of the whole model was observed ({failure})",)
+    rest = _observe_parts(model, found)
+    joined = Observed.joined([replace(found, notes=(*notes, *found.notes)), *rest])
+    return replace(joined, complete=found.complete and not rest)
 
 
-def _observe_towers(model: nn.Module) -> Observed:
-    """Observe the largest modules below the top for which inputs can be guessed."""
-    found: list[Observed] = []
-    waiting = list(model.named_children())
+def _observe_parts(model: nn.Module, found: Observed) -> list[Observed]:
+    """Observe the largest modules that were not reached and for which inputs can be guessed."""
+    reached = {path for name in found.readings for path in _above(name)}
+    parts, waiting = [], list(model.named_children())
     while waiting:
         path, module = waiting.pop(0)
-        tried = [seen for guess in guesses(module) if not (seen := observe(module, guess)).failure]
-        if tried:
-            found.append(tried[0].below(path))
+        seen = None if path in reached else _first_that_runs(module)
+        if seen is not None:
+            parts.append(seen.below(path))
         else:
             waiting += [(f"{path}.{name}", child) for name, child in module.named_children()]
-    return Observed.joined(found)
+    return parts
+
+
+def _first_that_runs(module: nn.Module) -> Observed | None:
+    runs = (seen for guess in guesses(module) if not (seen := observe(module, guess)).failure)
+    return next((seen for seen in runs if seen.readings), None)
+
+
+def _above(name: str) -> Iterator[str]:
+    while name:
+        name = name.rpartition(".")[0]
+        yield name

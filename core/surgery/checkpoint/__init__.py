@@ -1,0 +1,1 @@
+"""Everything that reads and writes files: strict reading, atomic publishing, digests."""
