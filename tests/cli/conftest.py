@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 import surgery.errors
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]

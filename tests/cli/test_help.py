@@ -5,8 +5,8 @@ from importlib import import_module
 
 import click
 import pytest
-from surgery.cli.app import COMMANDS, surgery
 
+from surgery.cli.app import COMMANDS, surgery
 from tests.cli.conftest import Run
 
 HEAVY = ("torch", "pydantic", "rich", "yaml", "pluggy", "transformers", "numpy", "surgery_plugins")

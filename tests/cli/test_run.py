@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import click
 import pytest
+
 from surgery.cli import app, main
 from surgery.cli.session import Session, common
 from surgery.errors import IntegrityError, LockedError, PluginError, Problems, RecipeError
-
 from tests.cli.conftest import Run
 
 RAISED: list[BaseException] = []

@@ -4,9 +4,9 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from surgery.errors import PluginError
 from surgery.hooks.discover import DISABLE, discover, load_file, normal_name
-
 from tests.hooks.fakes import distribution, good
 
 

@@ -3,12 +3,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from surgery.anatomy.site import ROLES
 from surgery.errors import PluginError
 from surgery.hooks import registry as module
 from surgery.hooks.discover import DISABLE
 from surgery.hooks.registry import Registry, registry
-
 from tests.hooks.fakes import distribution, good
 
 HEAD = """

@@ -12,8 +12,18 @@ from surgery.anatomy.selector import Selector
 from surgery.anatomy.site import Site
 from surgery.errors import ConflictError
 from surgery.operate.claims import Claims
-from surgery.operate.edits import Edit, Extend, Init, Keep, NewTensor, Place, Remove, Rewrite
-from surgery.operate.edits import SetConfig, SetTrainable
+from surgery.operate.edits import (
+    Edit,
+    Extend,
+    Init,
+    Keep,
+    NewTensor,
+    Place,
+    Remove,
+    Rewrite,
+    SetConfig,
+    SetTrainable,
+)
 from surgery.operate.patient import Patient
 from surgery.operate.step import Step
 from surgery.operate.surgery import Surgery

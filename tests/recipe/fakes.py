@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
 from surgery.hooks.discover import Plugin
 from surgery.hooks.offers import Offer
 from surgery.hooks.registry import Registry

@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from surgery.errors import Problems
 from surgery.recipe.environment import escape, expand
 from surgery.recipe.nodes import node_of, plain
 from surgery.recipe.read import read_recipe
 from surgery.recipe.yaml import read_yaml
-
 from tests.recipe.fakes import REGISTRY
 
 ENV = {"NAME": "value", "NUMBER": "8", "EMPTY": "", "TRICK": "${env:NAME}", "LIST": "[1, 2]"}

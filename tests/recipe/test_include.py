@@ -4,13 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from surgery.errors import SurgeryError
 from surgery.recipe import include, shipped
 from surgery.recipe.include import MAX_EXTENDS, merge
 from surgery.recipe.nodes import node_of, plain
 from surgery.recipe.read import read_recipe
 from surgery.recipe.recipe import Recipe
-
 from tests.recipe.fakes import GOOD, REGISTRY, Hf, Lora
 
 

@@ -6,8 +6,9 @@ from typing import Any, ClassVar
 
 import jsonschema
 import pytest
-import surgery_plugins
 from pydantic import ConfigDict
+
+import surgery_plugins
 from surgery.anatomy.site import ROLES
 from surgery.errors import SurgeryError
 from surgery.hooks.discover import Plugin
@@ -18,7 +19,6 @@ from surgery.recipe.nodes import plain
 from surgery.recipe.read import read_recipe
 from surgery.recipe.shipped import shipped
 from surgery.recipe.yaml import read_yaml
-
 from tests.recipe.fakes import GOOD, REGISTRY, Freeze, Nested, _Quiet, registry_with
 
 STEP = "recipe: 1\nsurgeries:\n- "

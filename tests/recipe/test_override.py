@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from surgery.errors import RecipeError, SurgeryError
 from surgery.recipe.dump import dump_yaml
 from surgery.recipe.nodes import node_of, plain
 from surgery.recipe.override import override, parse
 from surgery.recipe.read import read_recipe
-
 from tests.recipe.fakes import GOOD, REGISTRY, Lora
 
 TREE = {"a": {"b": [1, {"c": 2}]}, "d": None}

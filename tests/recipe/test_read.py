@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from surgery.anatomy.selector import Selector
 from surgery.errors import PluginError, Problems, SurgeryError
 from surgery.hooks.discover import Fault
@@ -15,7 +16,6 @@ from surgery.recipe.nodes import plain
 from surgery.recipe.read import read_recipe
 from surgery.recipe.recipe import Recipe
 from surgery.recipe.yaml import read_yaml
-
 from tests.recipe.fakes import GOOD, OWNER, REGISTRY, Disk, Hf, Lora, _Quiet, registry_with
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from surgery.errors import OutputError, RecipeError
 from surgery.recipe import shipped as module
 from surgery.recipe.shipped import copy_shipped, find_shipped, shipped, summary

@@ -3,11 +3,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from surgery.anatomy.selector import Selector
 from surgery.errors import Problems
 from surgery.operate.step import Step
 from surgery.recipe.steps import steps_from
-
 from tests.recipe.fakes import OWNER, REGISTRY, Freeze, Lora, _Quiet
 
 

@@ -9,6 +9,7 @@ import pytest
 import yaml as pyyaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from surgery.errors import RecipeError, SurgeryError
 from surgery.recipe import yaml as module
 from surgery.recipe.dump import dump_yaml

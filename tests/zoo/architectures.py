@@ -55,7 +55,9 @@ def shrink(config: Any, depth: int = DEPTH) -> None:
         elif key in _LISTS and isinstance(value, list):
             kinds = list(dict.fromkeys(value))
             setattr(config, key, (kinds + value)[: max(depth, len(kinds))])
-    longest = max((len(v) for k in _LISTS if isinstance(v := getattr(config, k, None), list)), default=depth)
+    longest = max(
+        (len(v) for k in _LISTS if isinstance(v := getattr(config, k, None), list)), default=depth
+    )
     for key in _COUNTS:
         value = getattr(config, key, None)
         if isinstance(value, int) and not isinstance(value, bool) and value > longest:

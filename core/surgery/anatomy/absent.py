@@ -74,4 +74,6 @@ def near(given: str, names: Sequence[str]) -> str:
 def counted(counts: Mapping[str, int]) -> str:
     """Write words with their counts, most frequent first."""
     shown = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
-    return "there is: " + (", ".join(f"{word} ({count})" for word, count in shown[:16]) or "nothing")
+    return "there is: " + (
+        ", ".join(f"{word} ({count})" for word, count in shown[:16]) or "nothing"
+    )

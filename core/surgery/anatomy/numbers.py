@@ -27,7 +27,9 @@ def layer_numbers(text: str, count: int) -> set[int]:
     found = _FORM.fullmatch(text.strip())
     if not found:
         raise RecipeError(
-            f"layers {text!r}", "a layer such as 4 or -1, a range such as 4-11 or 0-11/2", repr(text)
+            f"layers {text!r}",
+            "a layer such as 4 or -1, a range such as 4-11 or 0-11/2",
+            repr(text),
         )
     first, last = (_from_start(int(n), count) for n in (found[1], found[2] or found[1]))
     if last < first:

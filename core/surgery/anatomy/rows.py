@@ -77,7 +77,11 @@ class _Carrier:
     def _viewed(
         self, func: Any, args: Any, kwargs: Any, number: int, shape: torch.Size
     ) -> Tensor | None:
-        if any(id(v) in self.bags for v in _flat(args) if isinstance(v, Known) and self.of(v) is not None):
+        if any(
+            id(v) in self.bags
+            for v in _flat(args)
+            if isinstance(v, Known) and self.of(v) is not None
+        ):
             return None
         moved = self._replaced(args)
         if moved is None:

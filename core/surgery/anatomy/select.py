@@ -103,9 +103,7 @@ def _in_order(anatomy: Anatomy, sites: tuple[Site, ...]) -> tuple[Site, ...]:
     return tuple(sorted(sites, key=lambda site: (rank[site.path], sorted(site.roles))))
 
 
-def _matching(
-    anatomy: Anatomy, part: Selector, sites: tuple[Site, ...], where: str
-) -> set[Site]:
+def _matching(anatomy: Anatomy, part: Selector, sites: tuple[Site, ...], where: str) -> set[Site]:
     """Give the selected sites that an exclude means; at least one."""
     meant, _ = _narrow(anatomy, part, where)
     paths = {site.path: site for site in meant}

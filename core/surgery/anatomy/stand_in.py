@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -45,3 +46,14 @@ def _twin(tensor: Tensor) -> Tensor:
 def _restore(table: Any, before: dict[str, Any]) -> None:
     table.clear()
     table.update(before)
+
+
+def twin(model: nn.Module) -> nn.Module:
+    """Give a copy of a model whose tensors are on meta; no value is copied and ties hold."""
+    memo: dict[int, Any] = {}
+    for module in model.modules():
+        for table in (module._parameters, module._buffers):
+            for tensor in table.values():
+                if tensor is not None and id(tensor) not in memo:
+                    memo[id(tensor)] = _twin(tensor)
+    return deepcopy(model, memo)

@@ -3,82 +3,119 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from surgery.checkpoint.header import read_header
 from surgery.errors import IntegrityError, PatientError
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+MAX_INDEX = 100_000_000
 
 
 def open_checkpoint(folder: Path) -> dict[str, Path]:
-    """Give the safetensors files of a folder, by file name; every header and index is checked.
+    """Give the safetensors files of a folder, by file name; every header is read and checked.
+
+    Args:
+        folder: a folder with ``model.safetensors``, with an index and its shards, or with a
+            single safetensors file of any name.
 
     Raises:
-        PatientError: the folder is missing, or holds no safetensors.
-        IntegrityError: a file is damaged, or the index leads out of the folder or is wrong.
+        PatientError: the folder is missing, or holds no weights, or weights without an order.
+        IntegrityError: a file is damaged, or the index is wrong or leads out of the folder.
     """
+    folder = Path(folder)
     if not folder.is_dir():
-        raise PatientError(str(folder), "a folder", "a file" if folder.exists() else "nothing there")
+        found = "a file" if folder.exists() else "nothing there"
+        raise PatientError(str(folder), "a folder with weights", found)
+    if (folder / SINGLE).exists():
+        return _checked(folder, [SINGLE])
     if (folder / INDEX).exists():
         return _indexed(folder)
-    names = [SINGLE] if (folder / SINGLE).exists() else sorted(
-        path.name for path in folder.glob("*.safetensors")
-    )  # fmt: skip
+    names = sorted(path.name for path in folder.glob("*.safetensors"))
     if len(names) != 1:
         raise _none(folder, names)
-    _inside(folder, names[0])
-    read_header(folder / names[0])
-    return {names[0]: folder / names[0]}
+    return _checked(folder, names)
 
 
-def _none(folder: Path, names: list[str]) -> PatientError:
-    if names:
-        return PatientError(
-            str(folder), f"one safetensors file, or {INDEX}", f"{len(names)} files without an index"
-        )
-    pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
-    if pickles:
-        return PatientError(
-            str(folder),
-            "weights in safetensors",
-            f"only torch pickles ({', '.join(pickles[:3])}), which can run code",
-            "save the model anew with safe_serialization=True",
-        )
-    found = "an empty folder" if not any(folder.iterdir()) else "none"
-    return PatientError(str(folder), f"weights, such as {SINGLE}", found)
-
-
-def _indexed(folder: Path) -> dict[str, Path]:
-    where = folder / INDEX
-    try:
-        data: Any = json.loads(where.read_text("utf-8"))
-        listed = data["weight_map"]
-        named = {str(name): str(file) for name, file in listed.items()}
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-        raise IntegrityError(str(where), "an index with a weight_map", repr(error)[:200]) from None
-    files = {name: _inside(folder, name) for name in sorted(set(named.values()))}
-    held = {name: set(read_header(path).entries) for name, path in files.items()}
-    wrong = [name for name, file in named.items() if name not in held[file]]
-    extra = [n for file, names in held.items() for n in names if named.get(n) != file]
-    if wrong or extra:
-        first = f"{wrong[0]!r} is not in {named[wrong[0]]}" if wrong else f"{extra[0]!r} is not listed"
-        raise IntegrityError(str(where), "every tensor in the file that the index names", first)
+def _checked(folder: Path, names: list[str]) -> dict[str, Path]:
+    """Check the headers of some files of a folder."""
+    files = {name: _inside(folder, name) for name in names}
+    for path in files.values():
+        read_header(path)
     return files
 
 
+def _none(folder: Path, names: list[str]) -> PatientError:
+    """Say what stands in a folder in which no weights can be found."""
+    wanted = f"weights, such as {SINGLE}"
+    if names:
+        found = f"{len(names)} safetensors files without {INDEX}: {_some(names)}"
+        return PatientError(str(folder), wanted, found)
+    present = sorted(path.name for path in folder.iterdir())
+    pickles = [name for name in present if name.endswith(PICKLES)]
+    if pickles:
+        found = f"only torch pickles, which can run code: {_some(pickles)}"
+        return PatientError(str(folder), wanted, found, "save the model anew as safetensors")
+    return PatientError(str(folder), wanted, _some(present) if present else "an empty folder")
+
+
+def _some(names: list[str]) -> str:
+    """Write the first names of a list."""
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more
+
+
+def _indexed(folder: Path) -> dict[str, Path]:
+    """Check an index against the headers of the shards that it names."""
+    where = str(folder / INDEX)
+    listed = _read_map(_inside(folder, INDEX))
+    files = {name: _inside(folder, name) for name in sorted(set(listed.values()))}
+    held = {name: read_header(path).entries for name, path in files.items()}
+    for name, file in listed.items():
+        if name not in held[file]:
+            raise IntegrityError(where, f"tensor {name!a} in {file}", "no such tensor there")
+    for file, entries in held.items():
+        for name in entries:
+            if listed.get(name) != file:
+                named = listed.get(name, "no file")
+                raise IntegrityError(where, f"{file} for its tensor {name!a}", named)
+    return files
+
+
+def _read_map(path: Path) -> Mapping[str, str]:
+    """Read the file name of each tensor from an index."""
+    wanted = "JSON with a weight_map of tensor names to file names"
+    if path.stat().st_size > MAX_INDEX:
+        raise IntegrityError(str(path), f"at most {MAX_INDEX} bytes", f"{path.stat().st_size}")
+    try:
+        data = json.loads(path.read_text("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise IntegrityError(str(path), wanted, f"'{error}'"[:200]) from None
+    listed = data.get("weight_map") if isinstance(data, dict) else None
+    if not isinstance(listed, dict) or not listed:
+        raise IntegrityError(str(path), wanted, "none")
+    if not all(type(name) is str for name in listed.values()):
+        raise IntegrityError(str(path), wanted, "file names that are not text")
+    return listed
+
+
 def _inside(folder: Path, name: str) -> Path:
-    """Check that a file lies in the folder itself, or in the blobs of the same cached model."""
+    """Demand that a file lies in the folder itself, or in the blobs of the same cached model."""
+    if name in ("", ".", "..") or set(name) & set("/\\:\0"):
+        raise IntegrityError(str(folder / INDEX), "the name of a file in the folder", f"{name!a}")
     path = folder / name
-    if Path(name).name != name or name in (".", "..") or "\\" in name:
-        raise IntegrityError(str(folder / INDEX), "the name of a file in the folder", repr(name))
     if not path.is_file():
-        raise IntegrityError(str(path), "a file that the index names", "nothing there")
-    top = folder.resolve()
-    allowed = [top, *(parent / "blobs" for parent in top.parents if parent.name.startswith("models--"))]
-    if not any(path.resolve().is_relative_to(place) for place in allowed):
-        raise IntegrityError(str(path), "a file in the folder", f"a link to {path.resolve()}")
+        raise IntegrityError(str(path), "a file of this name", "nothing there")
+    end = path.resolve()
+    if not any(end.is_relative_to(place) for place in _allowed(folder.resolve())):
+        raise IntegrityError(str(path), "a file in the folder", f"a link to {end}")
     return path
+
+
+def _allowed(top: Path) -> list[Path]:
+    """List where files of a folder may lie: itself, and the blobs of its model in the HF cache."""
+    cached = top.parent.name == "snapshots" and top.parent.parent.name.startswith("models--")
+    return [top, top.parent.parent / "blobs"] if cached else [top]

@@ -2,53 +2,114 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from surgery.checkpoint.dtypes import size_of
 from surgery.checkpoint.header import TensorEntry, read_header
+from surgery.checkpoint.index import open_checkpoint
+from surgery.checkpoint.memory import memory_of
+from surgery.errors import IntegrityError, PatientError, did_you_mean
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, dtype
 
 
 class TensorReader:
-    """Read tensors of some files by name.
+    """Read tensors of safetensors files by name, each into memory of its own.
+
+    Args:
+        sources: files, or folders of which :func:`open_checkpoint` gives the files.
 
     Attributes:
-        entries: the tensors of all files.
+        entries: the tensors of all files, by name.
+
+    Raises:
+        IntegrityError: a file is damaged, or two files hold a tensor of one name.
+        PatientError: a folder holds no weights.
     """
 
-    def __init__(self, *files: Path) -> None:
-        self.entries: Mapping[str, TensorEntry] = {
-            name: entry for file in files for name, entry in read_header(Path(file)).entries.items()
-        }
+    def __init__(self, *sources: Path) -> None:
+        self.entries: dict[str, TensorEntry] = {}
+        for source in map(Path, sources):
+            files = open_checkpoint(source).values() if source.is_dir() else [source]
+            for file in files:
+                self._add(file)
 
     def get(self, name: str) -> Tensor:
-        """Read one tensor into memory of its own."""
-        entry = self.entries[name]
-        return self._read(entry, entry.begin, entry.shape)
+        """Read one tensor.
+
+        Raises:
+            IntegrityError: no file holds it, or its bytes are damaged.
+        """
+        entry = self._entry(name)
+        return _read(entry, entry.begin, entry.shape)
 
     def rows(self, name: str, start: int, stop: int) -> Tensor:
-        """Read some rows of axis 0 of one tensor."""
-        entry = self.entries[name]
+        """Read the rows ``start`` to ``stop`` (excluded) of axis 0 of one tensor.
+
+        Raises:
+            IntegrityError: no file holds it, or its bytes are damaged.
+            IndexError: the tensor has no such rows.
+        """
+        entry = self._entry(name)
+        if not entry.shape or not 0 <= start <= stop <= entry.shape[0]:
+            raise IndexError(f"{name} of shape {entry.shape} has no rows {start} to {stop}")
         row = prod(entry.shape[1:]) * size_of(entry.dtype)
-        shape = (stop - start, *entry.shape[1:])
-        return self._read(entry, entry.begin + start * row, shape)
+        return _read(entry, entry.begin + start * row, (stop - start, *entry.shape[1:]))
 
-    def _read(self, entry: TensorEntry, begin: int, shape: tuple[int, ...]) -> Tensor:
-        import torch
+    def _add(self, file: Path) -> None:
+        """Take up the tensors of one file."""
+        for name, entry in read_header(file).entries.items():
+            if name in self.entries:
+                both = f"one in {self.entries[name].file} and one in {file}"
+                raise IntegrityError(f"{file}: tensor {name!r}", "one tensor of this name", both)
+            self.entries[name] = entry
 
-        dtype = getattr(torch, entry.dtype)
-        count = prod(shape)
-        if not count:
-            return torch.empty(shape, dtype=dtype)
-        buffer = bytearray(count * size_of(entry.dtype))
-        with entry.file.open("rb") as file:
-            file.seek(begin)
-            done = file.readinto(buffer)
-        if done != len(buffer):
-            raise OSError(f"{entry.file} was cut off while it was read")
-        return torch.frombuffer(buffer, dtype=dtype).reshape(shape)
+    def _entry(self, name: str) -> TensorEntry:
+        """Find a tensor by name."""
+        if name not in self.entries:
+            files = ", ".join(sorted({str(entry.file) for entry in self.entries.values()}))
+            hint = did_you_mean(name, self.entries)
+            raise IntegrityError(files or "no file", f"a tensor {name!r}", "no such tensor", hint)
+        return self.entries[name]
+
+
+def _read(entry: TensorEntry, begin: int, shape: tuple[int, ...]) -> Tensor:
+    """Read a stretch of a file as a tensor."""
+    import torch
+
+    tensor = torch.empty(shape, dtype=_dtype(entry))
+    _fill(entry, begin, memory_of(tensor))
+    if tensor.dtype == torch.bool and tensor.numel() and int(tensor.view(torch.uint8).max()) > 1:
+        raise IntegrityError(
+            f"{entry.file}: tensor {entry.name!r}", "bytes 0 and 1 for bool", "others"
+        )
+    return tensor
+
+
+def _fill(entry: TensorEntry, begin: int, memory: memoryview) -> None:
+    """Read bytes of a file from an offset on, until the memory is full."""
+    done = 0
+    with open(entry.file, "rb", buffering=0) as file:
+        file.seek(begin)
+        while done < len(memory):
+            count = file.readinto(memory[done:])
+            if not count:
+                found = f"a file that now ends after {begin + done}"
+                raise IntegrityError(str(entry.file), f"{begin + len(memory)} bytes", found)
+            done += count
+
+
+def _dtype(entry: TensorEntry) -> dtype:
+    """Give the torch dtype of a stored tensor."""
+    import torch
+
+    found = getattr(torch, entry.dtype, None)
+    if not isinstance(found, torch.dtype):
+        where = f"{entry.file}: tensor {entry.name!r}"
+        raise PatientError(
+            where, "a dtype of the installed torch", entry.dtype, "install a newer torch"
+        )
+    return found

@@ -7,6 +7,14 @@ from importlib import import_module
 import click
 
 COMMANDS = {
+    "plan": (
+        "surgery.cli.plan:plan",
+        "Show the exact change that a recipe makes; no weight is read.",
+    ),
+    "apply": (
+        "surgery.cli.apply:apply",
+        "Make the change of a recipe, prove it, and write the result.",
+    ),
     "plugins": ("surgery.cli.plugins:plugins", "List plugins, what they offer, what is broken."),
     "recipes": ("surgery.cli.recipes:recipes", "List the shipped recipes, or copy one."),
     "schema": ("surgery.cli.schema:schema", "Print the JSON Schema of recipes, for editors."),

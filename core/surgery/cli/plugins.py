@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import click
+
 from surgery.cli.session import Session, common
 from surgery.errors import PluginError
 from surgery.hooks.offers import KINDS

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import click
+
 from surgery.cli.app import surgery
 from surgery.errors import SurgeryError
 from surgery.report.text import clean

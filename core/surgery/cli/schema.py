@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import click
+
 from surgery.cli.session import Session, common
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
 from surgery.report.text import clean
 
 if TYPE_CHECKING:

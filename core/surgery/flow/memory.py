@@ -1,26 +1,33 @@
-"""Apply surgeries to a model in memory, and take them back."""
+"""Plan and apply surgeries on a model in memory, and take them back."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeAlias
 
 from torch import nn
 
+from surgery.anatomy.stand_in import twin
+from surgery.checkpoint.publish import publish
 from surgery.checks.check import Check, demand
+from surgery.checks.digest import digest_model
+from surgery.flow.files import write_output
 from surgery.flow.prove import prove
-from surgery.hooks.registry import Registry
+from surgery.hooks.registry import Registry, registry
 from surgery.operate.fill import fill
 from surgery.operate.journal import Journal, journal_of
 from surgery.operate.operation import Operation, operate
 from surgery.operate.patient import Patient
 from surgery.operate.plan import Plan
+from surgery.operate.source import Source
 from surgery.operate.step import Step
+from surgery.recipe.steps import StepLike, steps_from
 
-Steps: TypeAlias = "Sequence[Step] | Sequence[Mapping[str, Any]] | Mapping[str, Any]"
-"""Steps as values, or as a recipe writes them, or one of the latter."""
+Steps: TypeAlias = StepLike | Sequence[StepLike]
+"""One step or several, as values or as a recipe writes them."""
 
 
 class Applied:
@@ -29,14 +36,20 @@ class Applied:
     Attributes:
         operation: what was placed.
         checks: the proof.
-        base: where the patient came from, for the journal.
+        plan: the exact difference that was made.
+        source: where the patient came from, or None for a model given from Python.
     """
 
     def __init__(
-        self, operation: Operation, checks: Sequence[Check], base: Mapping[str, Any] | None = None
+        self,
+        operation: Operation,
+        checks: Iterable[Check] = (),
+        base: Mapping[str, Any] | None = None,
+        source: Source | None = None,
     ) -> None:
-        self.operation, self.checks, self.base = operation, tuple(checks), dict(base or {})
-        self.plan  # noqa: B018  (taken now: training may change what it compares)
+        self.operation, self.checks, self.source = operation, tuple(checks), source
+        self.plan: Plan = operation.plan
+        self._base = base
 
     @property
     def patient(self) -> Patient:
@@ -49,18 +62,38 @@ class Applied:
         return self.operation.patient.model
 
     @cached_property
-    def plan(self) -> Plan:
-        """The exact difference that was made."""
-        return self.operation.plan
-
-    @cached_property
     def journal(self) -> Journal:
         """The record that travels with a checkpoint."""
-        return journal_of(self.plan, self.base)
+        return journal_of(self.plan, self._base if self._base is not None else self._live_base())
 
     def undo(self) -> None:
         """Take everything back; the patient has its exact bits again."""
         self.operation.undo()
+
+    def save(self, folder: str | Path, *, force: bool = False) -> Path:
+        """Write a checkpoint of the changes; the base is not stored.
+
+        Args:
+            folder: where; it must not exist.
+            force: replace what stands there.
+
+        Raises:
+            OutputError: the folder exists or cannot be written.
+        """
+        target = Path(folder).resolve()
+        with publish(target, force=force) as temporary:
+            demand(
+                [write_output(temporary, self.operation, self.journal, source=self.source)],
+                str(target),
+            )
+        return target
+
+    def _live_base(self) -> dict[str, Any]:
+        """Recognise a base given from Python by the bits it had before."""
+        base = self.operation.transaction.base
+        if any(tensor.is_meta for _, tensor, _ in base):
+            return {}
+        return {"digest": {"tensors": digest_model(base)}}
 
     def __enter__(self) -> Applied:
         return self
@@ -72,3 +105,85 @@ class Applied:
         traceback: TracebackType | None,
     ) -> None:
         self.undo()
+
+
+def plan(
+    model: nn.Module | Patient,
+    steps: Steps,
+    *,
+    seed: int = 0,
+    inputs: Mapping[str, Any] | None = None,
+    plugins: Registry | None = None,
+) -> Plan:
+    """Plan surgeries on a model; the model is not touched.
+
+    Args:
+        model: the model, or a patient.
+        steps: what to do.
+        seed: seed of everything that is drawn.
+        inputs: keyword arguments for one forward; guessed if None.
+        plugins: what is installed; found by itself if not given.
+
+    Raises:
+        SurgeryError: a step selects nothing, is refused or contradicts another.
+    """
+    patient = _patient(model, inputs)
+    structure = Patient(
+        twin(patient.model), patient.config, patient.tokenizer, inputs=patient.inputs
+    )
+    return _operate(structure, steps, seed, plugins or registry()).plan
+
+
+def apply(
+    model: nn.Module | Patient,
+    steps: Steps,
+    *,
+    seed: int = 0,
+    inputs: Mapping[str, Any] | None = None,
+    plugins: Registry | None = None,
+) -> Applied:
+    """Operate on a model in place, and check that everything holds that must.
+
+    Args:
+        model: the model, or a patient; on meta, new tensors stay on meta.
+        steps: what to do.
+        seed: seed of everything that is drawn.
+        inputs: keyword arguments for one forward; guessed if None.
+        plugins: what is installed; found by itself if not given.
+
+    Returns:
+        What was done, with ``plan``, ``journal``, ``checks``, ``undo()`` and ``save()``.
+
+    Raises:
+        SurgeryError: a step selects nothing, is refused, contradicts another, or a check fails;
+            the model is then as before.
+    """
+    known = plugins or registry()
+    operation = _operate(_patient(model, inputs), steps, seed, known)
+    try:
+        fill(operation.transaction.slots, seed)
+        checks = prove(operation, families=known.families())
+        demand(checks, "surgery.apply")
+    except BaseException:
+        operation.undo()
+        raise
+    return Applied(operation, checks)
+
+
+def _patient(model: nn.Module | Patient, inputs: Mapping[str, Any] | None) -> Patient:
+    if isinstance(model, Patient):
+        return model
+    given = None if inputs is None else dict(inputs)
+    return Patient(model, config=getattr(model, "config", None), inputs=given)
+
+
+def _operate(patient: Patient, steps: Steps, seed: int, known: Registry) -> Operation:
+    single = isinstance(steps, Step | Mapping) or not isinstance(steps, Sequence)
+    entries: Any = [steps] if single or _is_pair(steps) else steps
+    return operate(patient, steps_from(entries, known), seed=seed, families=known.families())
+
+
+def _is_pair(steps: Any) -> bool:
+    from surgery.anatomy.selector import Selector
+
+    return isinstance(steps, tuple) and len(steps) == 2 and isinstance(steps[1], Selector)

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import pluggy
+
 from surgery.errors import did_you_mean
 from surgery.hooks import specs
 from surgery.hooks.discover import Fault, Plugin, fault, guarded

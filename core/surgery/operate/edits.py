@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from surgery.anatomy.site import RowRange
 
 if TYPE_CHECKING:
-    from surgery.operate.behaviour import Behaviour
     from torch import Generator, Tensor, nn
+
+    from surgery.operate.behaviour import Behaviour
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
-    from surgery.operate.patient import Patient
     from torch import nn
+
+    from surgery.operate.patient import Patient
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
-from surgery.operate.slots import Base, Origin, Slot, compute
 from torch import Tensor, nn
+
+from surgery.operate.slots import Base, Origin, Slot, compute
 
 Progress: TypeAlias = Callable[[int, int], object]
 """Called with bytes or tensors done and in all."""

@@ -8,6 +8,7 @@ from platform import python_version
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
 from surgery.anatomy.selector import Selector
 from surgery.anatomy.site import Layer, Site
 from surgery.errors import IntegrityError

@@ -7,6 +7,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, TypeAlias
 
 import torch
+
 from surgery.errors import SurgeryError
 from surgery.operate.dtypes import drawing_dtype, dtype_of
 from surgery.operate.edits import Derive, Init, Keep, Value

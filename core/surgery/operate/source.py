@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
+from surgery.errors import RefusedError
+
 if TYPE_CHECKING:
     from surgery.operate.patient import Patient
 
@@ -47,3 +49,28 @@ class Source(BaseModel):
     @abstractmethod
     def companions(self) -> Mapping[str, Path]:
         """Give the files that travel with a checkpoint unchanged, by file name."""
+
+    def save(self, patient: Patient, folder: Path) -> None:
+        """Write all weights of a patient in the source's own format.
+
+        Raises:
+            RefusedError: the source cannot.
+        """
+        raise RefusedError(
+            f"patient.source: {self.name}",
+            "a source that can write all weights",
+            "one that cannot",
+            "write `output.save: changed`",
+        )
+
+    def moved(self, path: str) -> Source:
+        """Give the source of the same patient where it lies in a folder of its own.
+
+        Raises:
+            RefusedError: the source does not read folders.
+        """
+        if "path" not in type(self).model_fields:
+            raise RefusedError(
+                f"patient.source: {self.name}", "a source that reads a folder", "another"
+            )
+        return self.model_copy(update={"path": path})

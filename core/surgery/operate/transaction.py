@@ -7,6 +7,8 @@ from functools import singledispatchmethod
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+
 from surgery.errors import ConflictError, SurgeryError, did_you_mean
 from surgery.operate.behaviour import EXTENSIONS, Behaviour, HeldInEval, behaving
 from surgery.operate.dtypes import dtype_of
@@ -28,7 +30,6 @@ from surgery.operate.edits import (
 from surgery.operate.patient import Patient
 from surgery.operate.slots import Base, Origin, Slot
 from surgery.operate.table import named_tensors, table_of
-from torch import Tensor, nn
 
 _META = torch.device("meta")
 
@@ -40,7 +41,8 @@ class Transaction:
         patient: what is operated on.
         slots: every tensor added or changed, in order of placing.
         reshaped: True where modules or shapes changed, so that the anatomy must be read anew.
-        before: the patient's tensors as they were.
+        base: the patient's tensors as they were: name, tensor, and whether it is persistent.
+        before: the table of them.
     """
 
     def __init__(self, patient: Patient) -> None:
@@ -51,7 +53,8 @@ class Transaction:
         self._undo: list[Callable[[], object]] = []
         self._placed: dict[int, tuple[Tensor, Slot]] = {}
         self._modules = dict(patient.model.named_modules(remove_duplicate=False))
-        self.before = table_of(named_tensors(patient.model))
+        self.base = list(named_tensors(patient.model))
+        self.before = table_of(self.base)
 
     def place(self, edits: Iterable[Edit], step: int) -> None:
         """Place the edits of one step, in order.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import yaml
+
 from surgery.recipe.environment import escape
 from surgery.recipe.scalars import resolve
 

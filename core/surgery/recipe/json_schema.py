@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import BaseModel
+
 from surgery.errors import PluginError
 from surgery.hooks.offers import Offer
 from surgery.hooks.registry import Registry

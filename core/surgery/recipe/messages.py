@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ValidationError
+
 from surgery.errors import RecipeError, did_you_mean
 from surgery.recipe.nodes import Location, Mark, Node, mistake, nearest, plain, shown
 from surgery.recipe.words import Schema, choices_of, described, properties_of, schemas_at

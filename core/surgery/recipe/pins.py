@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
+
 from surgery.errors import did_you_mean
 from surgery.hooks.discover import normal_name
 from surgery.hooks.registry import Registry

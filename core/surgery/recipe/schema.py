@@ -6,6 +6,7 @@ import re
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
 from surgery.anatomy.selector import EVERYWHERE, Selector
 
 FORMAT = 1

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
 from surgery.errors import RecipeError
 from surgery.recipe.nodes import MAX_DEPTH, Mark, Node, mistake
 from surgery.recipe.scalars import LONGEST_NUMBER, resolve

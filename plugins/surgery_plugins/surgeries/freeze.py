@@ -9,14 +9,16 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field, field_validator
+
 from surgery.anatomy.site import RowRange, Site
 from surgery.operate.edits import Derive, Edit, Extend, HoldEval, NewTensor, SetTrainable
 from surgery.operate.surgery import Surgery
 
 if TYPE_CHECKING:
+    from torch import Generator, Tensor, nn
+
     from surgery.operate.behaviour import Behaviour
     from surgery.operate.patient import Patient
-    from torch import Generator, Tensor, nn
 
 
 class Freeze(Surgery):
@@ -131,9 +133,7 @@ def parse_rows(text: str) -> tuple[RowRange, ...]:
             raise ValueError(f"expected rows such as '3-5,9', got {text!r}")
         ranges.append((int(first), int(last or first) + 1))
     ranges.sort()
-    if any(a >= b for a, b in ranges) or any(
-        a[1] > b[0] for a, b in pairwise(ranges)
-    ):
+    if any(a >= b for a, b in ranges) or any(a[1] > b[0] for a, b in pairwise(ranges)):
         raise ValueError(f"expected rising ranges that do not overlap, got {text!r}")
     return tuple(ranges)
 

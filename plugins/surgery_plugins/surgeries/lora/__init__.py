@@ -1,0 +1,3 @@
+"""LoRA: low-rank adapters beside frozen weights."""
+
+from surgery_plugins.surgeries.lora.surgery import Lora as Lora

@@ -1,0 +1,60 @@
+"""One adapter of one weight, or of some rows of it. Plain data, kept beside the tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from surgery.anatomy.site import RowRange
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+LINEAR, EMBEDDING, CONV, TABLE = "linear", "embedding", "conv", "table"
+"""Kinds of weights: matrices of Linear and Conv1D, token tables, kernels, raw parameters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """Say how an adapter's tensors change a weight.
+
+    Attributes:
+        adapter: the adapter's name.
+        kind: kind of the weight.
+        leaf: name of the weight in its module.
+        a: name of the tensor A in the module.
+        b: name of the tensor B in the module.
+        m: name of DoRA's magnitudes in the module, or an empty text.
+        rank: the rank r.
+        alpha: the numerator of the scale.
+        scale: ``alpha / r``, or ``alpha / sqrt(r)`` for rank-stabilised LoRA.
+        dropout: share of input features that training drops.
+        out_axis: axis of the weight that holds output rows.
+        part: role of the rows, or an empty text for the whole weight.
+        ranges: the rows of the weight that the adapter changes; empty for all.
+        beside: True where the adapter runs beside the module's forward, False where the weight
+            itself is seen changed.
+    """
+
+    adapter: str
+    kind: str
+    leaf: str
+    a: str
+    b: str
+    m: str
+    rank: int
+    alpha: float
+    scale: float
+    dropout: float
+    out_axis: int
+    part: str = ""
+    ranges: tuple[RowRange, ...] = ()
+    beside: bool = True
+
+    def effective(self, module: nn.Module, weight: Tensor) -> Tensor:
+        """Give the weight with the adapter in it."""
+        from surgery_plugins.surgeries.lora.delta import adapted
+
+        if self.beside:
+            return weight
+        return adapted(self, module, weight)
