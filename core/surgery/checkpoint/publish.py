@@ -45,7 +45,7 @@ def publish(final: Path, *, force: bool = False, needed_bytes: int = 0) -> Itera
             with _working_folder(final) as folder:
                 yield folder
                 settle(folder)
-                _put(folder, final)
+                _put(folder, final, force)
 
 
 @contextmanager
@@ -59,9 +59,9 @@ def _working_folder(final: Path) -> Iterator[Path]:
         _remove(folder)
 
 
-def _put(folder: Path, final: Path) -> None:
+def _put(folder: Path, final: Path, force: bool) -> None:
     """Move a finished folder to its final name, then remove what stood there."""
-    if not os.path.lexists(final):
+    if not (force and os.path.lexists(final)):
         os.rename(folder, final)
         flush(final.parent)
         return

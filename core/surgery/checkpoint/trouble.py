@@ -12,6 +12,7 @@ from surgery.errors import OutputError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _DENIED = {errno.EACCES, errno.EPERM}
+_TAKEN = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}
 _SPARE = 1.05
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
@@ -63,8 +64,8 @@ def _explain(error: OSError, final: Path, needed_bytes: int) -> OutputError | No
         return _refused(final, "a file system that can be written", "a read-only one")
     if error.errno in _DENIED and _concerns(error, final):
         return _refused(final, "a folder that you may write to", f"'{error.strerror}'")
-    if error.errno in (errno.ENOTEMPTY, errno.EEXIST) and _concerns(error, final):
-        return _refused(final, "a path where nothing stands", "a folder made in the meantime")
+    if error.errno in _TAKEN and _concerns(error, final):
+        return _refused(final, "a path where nothing stands", "something made in the meantime")
     if error.errno == errno.EIO:
         return _refused(final, "a disk that works", f"'{error.strerror}'")
     return None

@@ -53,7 +53,7 @@ class Branch:
 
     def effective(self, module: nn.Module, weight: Tensor) -> Tensor:
         """Give the weight with the adapter in it."""
-        from surgery_plugins.surgeries.lora.delta import adapted
+        from surgery_plugins.surgeries.lora.arithmetic import adapted
 
         if self.beside:
             return weight

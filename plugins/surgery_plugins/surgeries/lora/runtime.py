@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from surgery.operate.behaviour import Behaviour
 from surgery_plugins.surgeries.lora.adapters import factor
 from surgery_plugins.surgeries.lora.branch import CONV, EMBEDDING, Branch
-from surgery_plugins.surgeries.lora.delta import delta, norms, rows_index
+from surgery_plugins.surgeries.lora.arithmetic import delta, norms, rows_index
 
 
 class LoraBeside(Behaviour):

@@ -95,7 +95,7 @@ class _Lengths:
     ranges: tuple[tuple[int, int], ...]
 
     def __call__(self, weight: Tensor, generator: Generator) -> Tensor:
-        from surgery_plugins.surgeries.lora.delta import norms, rows_index
+        from surgery_plugins.surgeries.lora.arithmetic import norms, rows_index
 
         lengths = norms(weight, self.out_axis)
         return lengths[rows_index(self.ranges, lengths.device)] if self.ranges else lengths
