@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from surgery.hooks.specs import hookimpl
 
 if TYPE_CHECKING:
+    from surgery.operate.exporter import Exporter
     from surgery.operate.source import Source
     from surgery.operate.surgery import Surgery
 
@@ -28,3 +29,11 @@ def surgery_sources() -> Sequence[type[Source]]:
     from surgery_plugins.sources.hf import HfSource
 
     return (HfSource, DemoSource)
+
+
+@hookimpl
+def surgery_exporters() -> Sequence[Exporter]:
+    """Give the built-in exporters."""
+    from surgery_plugins.peft.export import PeftExporter
+
+    return (PeftExporter(),)

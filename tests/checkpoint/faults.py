@@ -61,6 +61,11 @@ def disk_full() -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
+def interrupt() -> None:
+    """Fail as a user does who presses Ctrl-C."""
+    raise KeyboardInterrupt
+
+
 def crash() -> None:
     """End the process as a power cut does: nothing is cleaned up."""
     os._exit(EXIT)

@@ -10,21 +10,30 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from surgery.anatomy.extended import own_tensors, plain_class
+
 
 @contextmanager
 def on_meta(model: nn.Module) -> Iterator[None]:
-    """Put meta tensors in place of a model's tensors, in eval mode; ties hold."""
+    """Put meta tensors in place of a model's tensors, in eval mode; ties hold.
+
+    Extended modules have the class and the tensors that they had before.
+    """
     modules = list(model.modules())
-    before = [(m, dict(m._parameters), dict(m._buffers), m.training) for m in modules]
+    before = [(m, type(m), dict(m._parameters), dict(m._buffers), m.training) for m in modules]
     twins: dict[int, Tensor] = {}
     try:
         for module in modules:
             module.training = False
+            for name in own_tensors(module):
+                module._parameters.pop(name, None)
+            module.__class__ = plain_class(module)
             for table in (module._parameters, module._buffers):
                 _replace(table, twins)
         yield
     finally:
-        for module, parameters, buffers, training in before:
+        for module, kind, parameters, buffers, training in before:
+            module.__class__ = kind
             _restore(module._parameters, parameters)
             _restore(module._buffers, buffers)
             module.training = training

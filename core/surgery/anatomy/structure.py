@@ -6,6 +6,7 @@ from functools import cache
 
 from torch import nn
 
+from surgery.anatomy.extended import own_tensors, plain_class
 from surgery.anatomy.site import Site
 
 
@@ -18,17 +19,18 @@ def structure(model: nn.Module) -> list[Site]:
     modules, parameters = [], []
     for path, module in model.named_modules():
         weight = module._parameters.get("weight")
+        added = own_tensors(module)
         modules.append(
             Site(
                 path,
                 paths[id(module)],
                 parameter=None if weight is None else _join(path, "weight"),
-                types=_types(type(module)),
+                types=_types(plain_class(module)),
                 shape=() if weight is None else tuple(weight.shape),
             )
         )
         for leaf, tensor in module._parameters.items():
-            if tensor is not None and leaf != "weight":
+            if tensor is not None and leaf != "weight" and leaf not in added:
                 name = _join(path, leaf)
                 parameters.append(
                     Site(name, (name,), name, ("Parameter",), shape=tuple(tensor.shape))

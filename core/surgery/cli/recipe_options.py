@@ -51,6 +51,8 @@ def read(
     CONSENT.set(trust)
     found = read_recipe(recipe, registry=session.registry, sets=tuple(sets))
     if output is not None:
-        save = found.output.save if found.output else "changed"
-        found = replace(found, output=Output(path=str(Path(output).resolve()), save=save))
+        before = found.output or Output(path=output)
+        found = replace(
+            found, output=before.model_copy(update={"path": str(Path(output).resolve())})
+        )
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from surgery.checkpoint.writer import NewEntry, write_tensors
 from surgery.checks.check import Check
 from surgery.checks.ledger import ledger
 from surgery.operate.dtypes import name_of
+from surgery.operate.exporter import Exporter
 from surgery.operate.edits import ChangeTokenizer, SetConfig
 from surgery.operate.journal import Journal
 from surgery.operate.operation import Operation
@@ -52,6 +53,7 @@ def write_output(
     source: Source | None = None,
     recipe: str | None = None,
     full: bool = False,
+    exporters: Sequence[Exporter] = (),
 ) -> Check:
     """Write everything into a folder that is not published yet; the manifest comes last.
 
@@ -62,6 +64,7 @@ def write_output(
         source: where the patient came from; its config and tokenizer files travel along.
         recipe: the resolved recipe, as YAML.
         full: True to write all of the base's tensors too.
+        exporters: what writes other tools' formats, each into a folder of its own.
 
     Returns:
         The ledger of what was written, read back from the file.
@@ -74,6 +77,9 @@ def write_output(
         journal = _moved_here(journal, source, folder)
     wanted = stored_tensors(operation, journal)
     write_tensors(folder / CHANGED, [_entry(name, tensor) for name, tensor in wanted.items()])
+    for exporter in exporters:
+        (folder / exporter.name).mkdir()
+        exporter.export(operation.patient.model, journal.base, folder / exporter.name)
     if recipe is not None:
         (folder / RECIPE).write_text(recipe, encoding="utf-8")
     (folder / JOURNAL).write_text(journal.model_dump_json(indent=1) + "\n", encoding="utf-8")

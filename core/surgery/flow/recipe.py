@@ -78,13 +78,20 @@ def apply_recipe(
     report("plan")
     planned = plan_recipe(recipe, known).plan
     target = output_of(recipe)
+    exporters = [known.exporter(name) for name in (recipe.output.also if recipe.output else ())]
     with publish(target, force=force, needed_bytes=planned.to_json()["bytes_to_write"]) as folder:
         operation, checks = _operate(recipe, known, planned, always_forward, report)
         report("write")
         journal = journal_of(planned, base_of(_source(recipe)))
         full = recipe.output is not None and recipe.output.save == "full"
         written = write_output(
-            folder, operation, journal, source=recipe.patient, recipe=recipe.to_yaml(), full=full
+            folder,
+            operation,
+            journal,
+            source=recipe.patient,
+            recipe=recipe.to_yaml(),
+            full=full,
+            exporters=exporters,
         )
         demand([written], str(target))
     return Outcome(target, planned, (*checks, written), journal)

@@ -152,9 +152,19 @@ def _no_model(value: Any, base: type[Any]) -> str | None:
 def _no_family(value: Any) -> str | None:
     from surgery.operate.family import Family
 
-    if isinstance(value, Family):
+    return _no_object(value, Family)
+
+
+def _no_exporter(value: Any) -> str | None:
+    from surgery.operate.exporter import Exporter
+
+    return _no_object(value, Exporter)
+
+
+def _no_object(value: Any, base: type[Any]) -> str | None:
+    if isinstance(value, base):
         return None
-    return "is a class; give an object of it" if inspect.isclass(value) else "is no Family"
+    return "is a class; give an object of it" if inspect.isclass(value) else f"is no {base.__name__}"
 
 
 def _no_class(value: Any) -> str | None:
@@ -165,6 +175,7 @@ KINDS: Mapping[str, Kind] = {
     "surgery": Kind("surgery_surgeries", "surgery", _no_surgery),
     "source": Kind("surgery_sources", "source", _no_source),
     "family": Kind("surgery_families", "family", _no_family),
+    "exporter": Kind("surgery_exporters", "exporter", _no_exporter),
     "objective": Kind("surgery_objectives", "objective", _no_class),
     "data": Kind("surgery_data", "data set", _no_class),
 }

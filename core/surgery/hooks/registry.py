@@ -15,6 +15,7 @@ from surgery.hooks.discover import DISABLE, Fault, Plugin, discover, load_file
 from surgery.hooks.offers import KINDS, Offer, offers_of
 
 if TYPE_CHECKING:
+    from surgery.operate.exporter import Exporter
     from surgery.operate.family import Family
     from surgery.operate.source import Source
     from surgery.operate.surgery import Surgery
@@ -65,6 +66,14 @@ class Registry:
             PluginError: nobody offers it, or more than one does.
         """
         return self.offer("data", name).value  # type: ignore[no-any-return]
+
+    def exporter(self, name: str) -> Exporter:
+        """Give an exporter.
+
+        Raises:
+            PluginError: nobody offers it, or more than one does.
+        """
+        return self.offer("exporter", name).value  # type: ignore[no-any-return]
 
     def families(self) -> tuple[Family, ...]:
         """Give all families.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 if TYPE_CHECKING:
+    from surgery.operate.exporter import Exporter
     from surgery.operate.family import Family
     from surgery.operate.source import Source
     from surgery.operate.surgery import Surgery
@@ -32,6 +33,11 @@ def surgery_sources() -> Sequence[type[Source]]:  # type: ignore[empty-body]
 @hookspec
 def surgery_families() -> Sequence[Family]:  # type: ignore[empty-body]
     """Give the model families whose roles and contracts the plugin knows."""
+
+
+@hookspec
+def surgery_exporters() -> Sequence[Exporter]:  # type: ignore[empty-body]
+    """Give the exporters that the plugin offers, as objects."""
 
 
 @hookspec

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from torch import nn
 
+from surgery.anatomy.extended import BASE, EXTENSIONS, own_tensors
+
 if TYPE_CHECKING:
     from surgery.operate.edits import Extend
-
-EXTENSIONS = "_surgery_extensions"
-"""Attribute of an extended module: its ``Extend`` edits by name, in order of placing."""
 
 _S = TypeVar("_S")
 
@@ -55,13 +54,10 @@ def behaving(behaviour: type[Behaviour], base: type[nn.Module]) -> type[nn.Modul
     """Give the class that is ``base`` with a behaviour in front; ``base`` if it has it already."""
     if issubclass(base, behaviour):
         return base
-    return type(behaviour.__name__ + base.__name__, (behaviour, base), {"__module__": __name__})
+    inner = getattr(base, BASE, base)
+    name = behaviour.__name__ + base.__name__
+    return type(name, (behaviour, base), {"__module__": __name__, BASE: inner})
 
-
-def own_tensors(module: nn.Module) -> frozenset[str]:
-    """Give the names, relative to one module, of the tensors that extensions added to it."""
-    table: dict[str, Extend] = module.__dict__.get(EXTENSIONS, {})
-    return frozenset(name for e in table.values() for name in (*e.tensors, *e.shares))
 
 
 def base_parameters(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Parameter]]:

@@ -11,7 +11,8 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from surgery.operate.behaviour import EXTENSIONS, Behaviour
+from surgery.anatomy.extended import EXTENSIONS
+from surgery.operate.behaviour import Behaviour
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from surgery.errors import ConflictError, SurgeryError, did_you_mean
-from surgery.operate.behaviour import EXTENSIONS, Behaviour, HeldInEval, behaving
+from surgery.anatomy.extended import EXTENSIONS
+from surgery.operate.behaviour import Behaviour, HeldInEval, behaving
 from surgery.operate.dtypes import dtype_of
 from surgery.operate.edits import (
     ChangeTokenizer,

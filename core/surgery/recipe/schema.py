@@ -114,11 +114,15 @@ class Output(Form):
     Attributes:
         path: the folder.
         save: ``changed`` for the tensors that differ from the base, ``full`` for all.
+        also: names of exporters; each writes a folder of its own in ``path``.
     """
 
     path: _Text = Field(description="Folder to write; relative to the recipe's folder.")
     save: Literal["changed", "full"] = Field(
         "changed", description="Only the tensors that differ from the base, or all of them."
+    )
+    also: list[_Text] = Field(
+        [], description="Formats of other tools to write too, a folder each, such as peft."
     )
 
 

@@ -96,7 +96,7 @@ class HfSource(Source):
 
     def save(self, patient: Patient, folder: Path) -> None:
         """Write all weights of the base's own tensors with transformers."""
-        from surgery.operate.behaviour import EXTENSIONS, own_tensors
+        from surgery.anatomy.extended import EXTENSIONS, own_tensors
 
         added = {
             f"{path}.{name}"

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from torch import nn
 
 from surgery.errors import SelectionError, did_you_mean
-from surgery.operate.behaviour import EXTENSIONS
+from surgery.anatomy.extended import EXTENSIONS
 from surgery_plugins.surgeries.lora.branch import Branch
 
 _FACTORS = "_lora_factors"

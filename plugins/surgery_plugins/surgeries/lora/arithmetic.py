@@ -1,111 +1,176 @@
-"""The arithmetic of an adapter: what it adds to a weight, in the weight's own layout.
+"""The arithmetic of LoRA and DoRA on weights, in each weight's own layout.
 
-LoRA: arXiv 2106.09685, section 4.1. DoRA: arXiv 2402.09353, equation 5.
+LoRA: arXiv 2106.09685. DoRA: arXiv 2402.09353, equation 5, the norm constant as in section 4.3.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
-from torch import Tensor, nn
-
 from surgery_plugins.surgeries.lora.adapters import factor
-from surgery_plugins.surgeries.lora.branch import CONV, EMBEDDING, LINEAR, Branch
+from surgery_plugins.surgeries.lora.branch import CONV
 
 if TYPE_CHECKING:
     from surgery.anatomy.site import RowRange
+    from surgery_plugins.surgeries.lora.branch import Branch
+    from torch import Tensor, nn
 
 BLOCK = 64
-"""Rows that are merged at a time, so that a copy in float32 stays small."""
+"""Rows of a weight that are merged at a time."""
+
+Folded: TypeAlias = "tuple[Branch, Tensor, Tensor, Tensor | None]"
+"""An adapter with its tensors A, B and, for DoRA, M."""
 
 
-def delta(branch: Branch, a: Tensor, b: Tensor, shape: torch.Size, scale: float) -> Tensor:
-    """Give what an adapter adds to its weight.
+def factors_of(branch: Branch, module: nn.Module) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Give A, B and, for DoRA, M of an adapter."""
+    table: dict[str, Any] = module._parameters
+    return table[branch.a], table[branch.b], table[branch.m] if branch.m else None
+
+
+def delta(branch: Branch, a: Tensor, b: Tensor, shape: Sequence[int], scale: float) -> Tensor:
+    """Give ``scale * B A`` in a weight's own layout, zero outside the adapter's rows.
 
     Args:
         branch: the adapter.
-        a: ``(r, in)``; kernels ``(r, in, ...)``, token tables ``(r, tokens)``, experts
-            ``(experts, r, in)``.
-        b: ``(rows, r)``; kernels ``(rows, r, 1...)``, experts ``(experts, rows, r)``.
+        a: ``[r, in]``, ``[experts, r, in]`` or a kernel ``[r, in / groups, ...]``.
+        b: ``[rows, r]``, ``[experts, rows, r]`` or a kernel ``[out, r / groups, 1, ...]``.
         shape: shape of the weight.
-        scale: what the product is multiplied with.
+        scale: the factor in front.
 
     Returns:
-        A tensor of the weight's shape, in the dtype of ``a``.
+        The product in at least float32, whatever autocast says.
     """
-    if branch.kind == CONV:
-        product = torch.tensordot(b.flatten(1), a, dims=1)
-    else:
-        product = b @ a
-        if branch.kind == EMBEDDING or branch.out_axis == len(shape) - 1:
-            product = product.transpose(-1, -2)
-    product = product * scale
+    part = _product(branch, a, b, shape, scale)
     if not branch.ranges:
-        return product
-    index = rows_index(branch.ranges, product.device)
-    return product.new_zeros(shape).index_copy(branch.out_axis, index, product)
+        return part
+    empty = torch.zeros(tuple(shape), dtype=part.dtype, device=part.device)
+    return empty.index_add(branch.out_axis, rows_index(branch.ranges, part.device), part)
 
 
-def rows_index(ranges: tuple[RowRange, ...], device: torch.device) -> Tensor:
-    """Give the numbers of rows as a tensor."""
-    return torch.cat([torch.arange(start, stop, device=device) for start, stop in ranges])
+def delta_weight(
+    branch: Branch, a: Tensor, b: Tensor, m: Tensor | None, base: Tensor, strength: float = 1.0
+) -> Tensor:
+    """Give the difference that an adapter makes to a weight.
+
+    Args:
+        branch: the adapter.
+        a: see ``delta``.
+        b: see ``delta``.
+        m: DoRA's magnitudes, one for each adapted output row, or None.
+        base: the base weight: gives the shape and, for DoRA, the values.
+        strength: what the adapter's scale is multiplied with.
+
+    Returns:
+        ``scale B A``, or ``m / ||W + scale B A|| (W + scale B A) - W`` with the norm detached;
+        shaped as ``base``, in at least float32.
+    """
+    part = _part(branch, a, b, m, base, strength)
+    if not branch.ranges:
+        return part
+    empty = torch.zeros(base.shape, dtype=part.dtype, device=part.device)
+    return empty.index_add(branch.out_axis, rows_index(branch.ranges, part.device), part)
 
 
 def adapted(branch: Branch, module: nn.Module, weight: Tensor) -> Tensor:
-    """Give a weight with an adapter in it, by differentiable operations, in the weight's dtype."""
-    a, b = pair(branch, module)
+    """Give a weight with one adapter's difference added, in the weight's dtype.
+
+    Args:
+        branch: the adapter.
+        module: the module that holds the base weight and the adapter's tensors.
+        weight: the base weight, or what other extensions made of it.
+
+    Returns:
+        A tensor shaped as ``weight``; rows outside the adapter's keep every bit.
+    """
     strength = factor(module, branch)
-    if strength == 0.0:
+    if not strength:
         return weight
-    changed = weight.to(a.dtype) + delta(branch, a, b, weight.shape, branch.scale * strength)
-    if branch.m:
-        changed = changed * _stretch(branch, module, changed)
-    return changed.to(weight.dtype)
-
-
-def pair(branch: Branch, module: nn.Module) -> tuple[Tensor, Tensor]:
-    """Give the tensors A and B of an adapter."""
-    a, b = module._parameters[branch.a], module._parameters[branch.b]
-    assert a is not None
-    assert b is not None
-    return a, b
-
-
-def _stretch(branch: Branch, module: nn.Module, changed: Tensor) -> Tensor:
-    """Give DoRA's factor for each output row, 1 for rows that the adapter leaves alone."""
-    magnitude = module._parameters[branch.m]
-    assert magnitude is not None
-    lengths = norms(changed.detach(), branch.out_axis)
-    stretch = magnitude / lengths if not branch.ranges else _in_rows(branch, magnitude, lengths)
-    return stretch.view([-1 if axis == branch.out_axis else 1 for axis in range(changed.dim())])
-
-
-def _in_rows(branch: Branch, magnitude: Tensor, lengths: Tensor) -> Tensor:
-    index = rows_index(branch.ranges, lengths.device)
-    return torch.ones_like(lengths).index_copy(0, index, magnitude / lengths[index])
-
-
-def norms(weight: Tensor, out_axis: int) -> Tensor:
-    """Give the length of each output row, ``(rows,)``, in float32 or better."""
-    wide = weight if weight.dtype == torch.float64 else weight.float()
-    axes = [axis for axis in range(weight.dim()) if axis != out_axis]
-    return torch.linalg.vector_norm(wide, dim=axes)
+    base: Any = module._parameters[branch.leaf]
+    with torch.autocast(weight.device.type, enabled=False):
+        part = _part(branch, *factors_of(branch, module), base, strength)
+        if not branch.ranges:
+            return _sum(weight, part)
+        index = rows_index(branch.ranges, weight.device)
+        rows = _sum(weight.index_select(branch.out_axis, index), part)
+        return weight.index_copy(branch.out_axis, index, rows)
 
 
 @torch.no_grad()
-def merged(branch: Branch, module: nn.Module, weight: Tensor) -> Tensor:
-    """Fold an adapter into a weight: arithmetic in float32, one rounding, some rows at a time.
+def merged(base: Tensor, adapters: Sequence[Folded]) -> Tensor:
+    """Give a weight with adapters folded in: float32 arithmetic, one rounding.
 
-    The formula is ``W + (B A) s``, as PEFT's ``get_delta_weight`` has it.
+    Args:
+        base: the base weight.
+        adapters: the adapters, with A, B and magnitudes (or None) of each.
+
+    Returns:
+        A tensor of the base's shape and dtype.
     """
-    a, b = pair(branch, module)
-    if branch.kind != LINEAR or branch.ranges or branch.m or branch.out_axis:
-        return adapted(branch, module, weight)
-    wide = torch.float64 if weight.dtype == torch.float64 else torch.float32
-    result = torch.empty_like(weight)
-    for start in range(0, weight.shape[0], BLOCK):
+    deltas = [delta_weight(branch, a, b, m, base) for branch, a, b, m in adapters]
+    result = torch.empty_like(base)
+    for start in range(0, base.shape[0], BLOCK):
         rows = slice(start, start + BLOCK)
-        product = b[rows].to(wide) @ a.to(wide) * branch.scale
-        result[rows] = (weight[rows].to(wide) + product).to(weight.dtype)
+        block = base[rows].to(working(base.dtype))
+        result[rows] = sum((d[rows] for d in deltas), block).to(base.dtype)
     return result
+
+
+def norms(weight: Tensor, out_axis: int) -> Tensor:
+    """Give the L2 norm of each output row, ``[rows]``, over all other axes."""
+    axes = tuple(axis for axis in range(weight.ndim) if axis != out_axis)
+    return torch.linalg.vector_norm(weight.to(working(weight.dtype)), dim=axes)
+
+
+@lru_cache(maxsize=4096)
+def rows_index(ranges: tuple[RowRange, ...], device: torch.device) -> Tensor:
+    """Give the row numbers of half-open ranges, ``[rows]``, on a device."""
+    with torch.inference_mode(False):
+        return torch.cat([torch.arange(start, stop, device=device) for start, stop in ranges])
+
+
+def working(kind: torch.dtype) -> torch.dtype:
+    """Give the dtype to calculate in: float32, or the wider one."""
+    return torch.promote_types(kind, torch.float32)
+
+
+def _product(branch: Branch, a: Tensor, b: Tensor, shape: Sequence[int], scale: float) -> Tensor:
+    with torch.autocast(a.device.type, enabled=False):
+        a, b = a.to(working(a.dtype)), b.to(working(b.dtype))
+        if branch.kind == CONV:
+            return _kernels(a, b, shape) * scale
+        whole = b @ a
+        turned = branch.out_axis == len(shape) - 1
+        return (whole.mT if turned else whole) * scale
+
+
+def _kernels(a: Tensor, b: Tensor, shape: Sequence[int]) -> Tensor:
+    """Multiply group by group: the rows of A that a group's B reads are the group's own."""
+    groups = a.shape[0] // b.shape[1]
+    flat_a = a.flatten(1).unflatten(0, (groups, -1))
+    flat_b = b.flatten(1).unflatten(0, (groups, -1))
+    return (flat_b @ flat_a).reshape(tuple(shape))
+
+
+def _part(
+    branch: Branch, a: Tensor, b: Tensor, m: Tensor | None, base: Tensor, strength: float
+) -> Tensor:
+    """Give the difference of the adapted rows alone."""
+    change = _product(branch, a, b, base.shape, branch.scale * strength)
+    if m is None:
+        return change
+    rows = base
+    if branch.ranges:
+        rows = base.index_select(branch.out_axis, rows_index(branch.ranges, base.device))
+    rows = rows.to(change.dtype)
+    lengths = norms((rows + change).detach(), branch.out_axis)
+    stretch = m / lengths.masked_fill(lengths == 0, 1)
+    stretch = stretch.view([-1 if axis == branch.out_axis else 1 for axis in range(base.ndim)])
+    return (stretch - 1) * rows + stretch * change
+
+
+def _sum(weight: Tensor, change: Tensor) -> Tensor:
+    return (weight.to(working(weight.dtype)) + change).to(weight.dtype)

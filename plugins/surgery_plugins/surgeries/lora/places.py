@@ -37,6 +37,7 @@ class Place:
         rows: how many output rows the adapter changes.
         beside: True where the module's forward is what uses the weight.
         bias: True where the module has a bias of its own.
+        groups: in how many groups a convolution splits its channels.
     """
 
     path: str
@@ -50,6 +51,7 @@ class Place:
     rows: int
     beside: bool
     bias: bool
+    groups: int = 1
 
 
 def why_not(site: Site, rank: int, dora: bool) -> str | None:
@@ -104,7 +106,7 @@ def place_of(site: Site, modules: Mapping[str, nn.Module]) -> Place:
     """Find out where the adapter of a site goes.
 
     Raises:
-        RefusedError: the weight is quantised, or a grouped kernel.
+        RefusedError: the weight is quantised.
     """
     assert site.parameter is not None
     path, _, leaf = site.parameter.rpartition(".")
@@ -115,9 +117,7 @@ def place_of(site: Site, modules: Mapping[str, nn.Module]) -> Place:
     assert weight is not None
     if not weight.dtype.is_floating_point:
         raise _refused(site, "a floating-point weight", f"{name_of(weight.dtype)}")
-    groups: Any = getattr(module, "groups", 1)
-    if kind == CONV and groups != 1:
-        raise _refused(site, "a kernel of one group", f"{groups} groups")
+    groups: Any = getattr(module, "groups", 1) if kind == CONV else 1
     out_axis, in_axis = axes(site, kind)
     whole = site.shape[out_axis]
     rows = sum(b - a for a, b in site.rows[site.part]) if site.part else whole
@@ -135,6 +135,7 @@ def place_of(site: Site, modules: Mapping[str, nn.Module]) -> Place:
         rows=rows,
         beside=kind != TABLE and not read,
         bias=module._parameters.get("bias") is not None,
+        groups=groups,
     )
 
 

@@ -78,8 +78,8 @@ def _conv(module: nn.Conv2d, x: Tensor, a: Tensor, b: Tensor) -> Tensor:
         x = F.pad(x, module._reversed_padding_repeated_twice, mode=module.padding_mode)
     padding = module.padding if module.padding_mode == "zeros" else 0
     options: Any = {"stride": module.stride, "padding": padding, "dilation": module.dilation}
-    hidden = convolve(x, a, None, **options)
-    return convolve(hidden, b)
+    hidden = convolve(x, a, None, groups=module.groups, **options)
+    return convolve(hidden, b, groups=module.groups)
 
 
 def _dora(module: nn.Module, branch: Branch, x: Tensor, base: Tensor, scale: float) -> Tensor:

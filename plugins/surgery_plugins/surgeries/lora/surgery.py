@@ -94,6 +94,13 @@ class Lora(Surgery):
 
     def _branch(self, site: Site, place: Place) -> Branch:
         rank = self._pattern(self.rank_pattern, site, self.rank)
+        if rank % place.groups:
+            raise RefusedError(
+                f"{site.path} (lora)",
+                f"a rank that its {place.groups} groups divide, since each group has its own part",
+                f"rank {rank}",
+                "give it such a rank in rank_pattern, or exclude it",
+            )
         alpha = self._pattern(self.alpha_pattern, site, self.alpha) or float(rank)
         stem = f"lora_{self.adapter}"
         if place.kind == TABLE or place.leaf != "weight":

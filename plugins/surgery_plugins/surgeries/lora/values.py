@@ -23,7 +23,7 @@ def tensors_of(branch: Branch, place: Place, init: str, dora: bool) -> dict[str,
     Those of a half-precision base are float32, as PEFT's are by default.
     """
     dtype = "float32" if place.dtype in _HALF else place.dtype
-    shape = (place.shape, branch.rank, place.rows, place.kind, place.out_axis, place.in_axis)
+    shape = (place.shape, branch.rank, place.rows, place.kind, place.groups, place.in_axis)
     a, b = _pair(*shape, dtype, init)
     tensors = {branch.a: a, branch.b: b}
     if dora:
@@ -34,7 +34,7 @@ def tensors_of(branch: Branch, place: Place, init: str, dora: bool) -> dict[str,
 
 @cache
 def _pair(
-    shape: tuple[int, ...], rank: int, rows: int, kind: str, out: int, inner: int, dtype: str,
+    shape: tuple[int, ...], rank: int, rows: int, kind: str, groups: int, inner: int, dtype: str,
     init: str,
 ) -> tuple[NewTensor, NewTensor]:  # fmt: skip
     if kind == EMBEDDING:
@@ -48,7 +48,7 @@ def _pair(
         ones = (1,) * (len(shape) - 2)
         return (
             NewTensor((rank, *shape[1:]), dtype, draw),
-            NewTensor((rows, rank, *ones), dtype, Init(_zero)),
+            NewTensor((rows, rank // groups, *ones), dtype, Init(_zero)),
         )
     front = shape[:1] if len(shape) == 3 else ()
     return (

@@ -1,0 +1,24 @@
+"""Modules that were extended: which tensors are not their own, and what they were before."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+EXTENSIONS = "_surgery_extensions"
+"""Attribute of an extended module: its ``Extend`` edits by name, in order of placing."""
+
+BASE = "_surgery_base"
+"""Attribute of an extended module's class: the class that it had before."""
+
+
+def own_tensors(module: nn.Module) -> frozenset[str]:
+    """Give the names, relative to one module, of the tensors that extensions added to it."""
+    table: dict[str, Any] = module.__dict__.get(EXTENSIONS, {})
+    return frozenset(name for e in table.values() for name in (*e.tensors, *e.shares))
+
+
+def plain_class(module: nn.Module) -> type[nn.Module]:
+    """Give the class that a module had before it was extended; its own if it was not."""
+    return getattr(type(module), BASE, type(module))

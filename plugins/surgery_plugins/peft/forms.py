@@ -1,0 +1,192 @@
+"""Each adapter of a model as PEFT would hold it: names, shapes, and exact equivalents.
+
+Rows of a fused weight have no form of their own in PEFT; the adapters of one weight become one of
+the summed rank, with zeros in B where an adapter does not reach. That is exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from math import isclose
+from typing import TYPE_CHECKING, Any
+
+from surgery.errors import RefusedError
+from surgery_plugins.surgeries.lora.branch import EMBEDDING, LINEAR, TABLE, Branch
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Form:
+    """One adapted weight as PEFT names it.
+
+    Attributes:
+        name: path of the module, or dotted name of the parameter.
+        rank: PEFT's rank.
+        scale: what the product is multiplied with.
+        rslora: True where the scale is ``alpha / sqrt(r)``.
+        dora: True for DoRA.
+        dropout: share of dropped inputs.
+        transposed: True where the weight is stored input first.
+        target_module: False for a raw parameter.
+        tensors: PEFT's tensors, by name without the common prefix.
+    """
+
+    name: str
+    rank: int
+    scale: float
+    rslora: bool
+    dora: bool
+    dropout: float
+    transposed: bool = False
+    target_module: bool = True
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+
+
+def forms_of(model: nn.Module, adapter: str) -> list[Form]:
+    """Give the forms of one adapter of a model.
+
+    Raises:
+        RefusedError: PEFT has no form for it.
+    """
+    from surgery_plugins.surgeries.lora.adapters import branches
+
+    found: dict[tuple[str, str], list[tuple[nn.Module, Branch]]] = {}
+    for path, module, branch in branches(model):
+        if branch.adapter == adapter:
+            found.setdefault((path, branch.leaf), []).append((module, branch))
+    modules = dict(model.named_modules())
+    forms = [_form(path, leaf, group, modules) for (path, leaf), group in found.items()]
+    return _with_attention(_nested(forms), modules)
+
+
+def _form(
+    path: str, leaf: str, group: list[tuple[nn.Module, Branch]], modules: dict[str, nn.Module]
+) -> Form:
+    module, first = group[0]
+    a, b, rank, scale = _stacked(path, group)
+    rslora = not isclose(first.scale, first.alpha / first.rank) and first.rank > 1
+    form = Form(path, rank, scale, rslora, bool(first.m), first.dropout)
+    if first.kind == TABLE and type(module).__name__ != "MultiheadAttention":
+        return _parameter(replace(form, name=f"{path}.{leaf}", target_module=False), module, first, a, b)
+    if first.kind == EMBEDDING:
+        tensors = {f"{path}.lora_embedding_A": a, f"{path}.lora_embedding_B": b}
+        return replace(form, tensors=tensors)
+    tensors = {f"{path}.lora_A.weight": a, f"{path}.lora_B.weight": b}
+    if first.m:
+        magnitude = module._parameters[first.m]
+        assert magnitude is not None
+        shape = (-1,) if first.kind == LINEAR else (1, -1, *([1] * (a.dim() - 2)))
+        tensors[f"{path}.lora_magnitude_vector"] = magnitude.reshape(shape)
+    transposed = first.kind == LINEAR and first.out_axis == 1
+    return replace(form, tensors=tensors, transposed=transposed)
+
+
+def _stacked(
+    path: str, group: list[tuple[nn.Module, Branch]]
+) -> tuple[Tensor, Tensor, int, float]:
+    """Stack the adapters of one weight: A above each other, B side by side, zeros elsewhere."""
+    import torch
+
+    from surgery_plugins.surgeries.lora.arithmetic import pair, rows_index
+
+    module, first = group[0]
+    if len(group) == 1 and not first.ranges:
+        return (*pair(first, module), first.rank, first.scale)
+    if first.m or first.dropout:
+        raise _cannot(path, "DoRA or dropout on some rows of a fused weight")
+    weight = module._parameters[first.leaf]
+    assert weight is not None
+    sides, columns = [], []
+    for _, branch in group:
+        a, b = pair(branch, module)
+        full = b.new_zeros(weight.shape[branch.out_axis], branch.rank)
+        index = rows_index(branch.ranges, b.device)
+        sides.append(a)
+        columns.append(full.index_copy(0, index, b.detach()) * (branch.scale / first.scale))
+    rank = sum(branch.rank for _, branch in group)
+    return torch.cat(sides), torch.cat(columns, dim=1), rank, first.scale
+
+
+def _parameter(form: Form, module: nn.Module, branch: Branch, a: Tensor, b: Tensor) -> Form:
+    """Give a raw parameter's form: experts are folded into the rank, ``(e r, in)``, ``(out, r e)``.
+
+    PEFT takes the last two axes as ``(out, in)`` unless the module says ``is_transposed``; where
+    ours is the other way round, A and B change places.
+    """
+    path, _, _ = form.name.rpartition(".")
+    experts = a.dim() == 3
+    told = experts and bool(getattr(module, "is_transposed", False))
+    if (branch.out_axis == a.dim() - 1) != told:
+        a, b = b.transpose(-1, -2), a.transpose(-1, -2)
+    if experts:
+        a = a.reshape(-1, a.shape[-1])
+        b = b.permute(1, 2, 0).reshape(b.shape[1], -1)
+    tensors = {f"{path}.lora_A.weight": a.contiguous(), f"{path}.lora_B.weight": b.contiguous()}
+    return replace(form, tensors=tensors)
+
+
+def _nested(forms: list[Form]) -> list[Form]:
+    """Name the tensors of several raw parameters of one module as PEFT nests their wrappers."""
+    by_module: dict[str, list[Form]] = {}
+    for form in forms:
+        if not form.target_module:
+            by_module.setdefault(form.name.rpartition(".")[0], []).append(form)
+    renamed: dict[str, Form] = {}
+    for path, group in by_module.items():
+        ordered = sorted(group, key=lambda f: f.name)
+        for depth, form in enumerate(ordered):
+            inner = ".base_layer" * (len(ordered) - 1 - depth)
+            tensors = {k.replace(path, path + inner, 1): t for k, t in form.tensors.items()}
+            renamed[form.name] = replace(form, tensors=tensors)
+    return [renamed.get(form.name, form) for form in forms]
+
+
+def _with_attention(forms: list[Form], modules: dict[str, nn.Module]) -> list[Form]:
+    """Join in- and out-projection of torch's attention, which PEFT adapts together."""
+    owners = {
+        form.name.removesuffix(".out_proj"): None
+        for form in forms
+        if _is_attention(modules, form.name.removesuffix(".out_proj"))
+    }
+    others = [f for f in forms if f.name.removesuffix(".out_proj") not in owners]
+    return others + [_attention(path, forms, modules[path]) for path in owners]
+
+
+def _is_attention(modules: dict[str, nn.Module], path: str) -> bool:
+    return path in modules and any(
+        base.__name__ == "MultiheadAttention" for base in type(modules[path]).__mro__
+    )
+
+
+def _attention(path: str, forms: Iterable[Form], module: Any) -> Form:
+    import torch
+
+    parts = {f.name: f for f in forms if f.name in (path, f"{path}.out_proj")}
+    rank = max(form.rank for form in parts.values())
+    known = next(iter(parts.values()))
+    if module.in_proj_weight is None:
+        raise _cannot(path, "attention with separate weights for q, k and v")
+    width = module.embed_dim
+    tensors: dict[str, Tensor] = {}
+    for name, place, rows in (
+        (path, f"{path}.lora", 3 * width),
+        (f"{path}.out_proj", f"{path}.base_layer.out_proj.lora", width),
+    ):
+        form = parts.get(name)
+        a, b = torch.zeros(rank, width), torch.zeros(rows, rank)
+        if form is not None:
+            found = list(form.tensors.values())
+            a[: form.rank], b[:, : form.rank] = found[0], found[1] * (form.scale / known.scale)
+        tensors |= {f"{place}_A.weight": a, f"{place}_B.weight": b}
+    return replace(known, name=path, rank=rank, target_module=True, tensors=tensors)
+
+
+def _cannot(path: str, what: str) -> RefusedError:
+    return RefusedError(
+        f"{path} (peft)", "an adapter that PEFT can express", what,
+        "leave it out of the export, or merge the adapter into the weights",
+    )  # fmt: skip
+
