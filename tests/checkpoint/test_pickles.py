@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -107,6 +108,23 @@ def test_packed_parts_are_refused(tmp_path):
     small = repacked(path, "none", None, packing=zipfile.ZIP_DEFLATED)
     assert small.stat().st_size < 100_000
     assert "packed parts" in refused(small)
+
+
+def test_packed_parts_that_are_no_smaller_are_refused(tmp_path):
+    path = saved(tmp_path, {"a": torch.randint(0, 256, (100_000,), dtype=torch.uint8)})
+    assert "packed parts" in refused(repacked(path, "none", None, packing=zipfile.ZIP_DEFLATED))
+
+
+def test_parts_that_share_their_bytes_are_refused(tmp_path):
+    path = repacked(saved(tmp_path, {"a": torch.zeros(1000)}), "none", None)
+    with zipfile.ZipFile(path, "a") as archive:
+        first = next(item for item in archive.filelist if item.filename.endswith("data/0"))
+        for number in range(100):
+            other = copy.copy(first)
+            other.filename = first.filename + str(number)
+            archive.filelist.append(other)
+        archive._didModify = True
+    assert "parts that claim" in refused(path)
 
 
 def test_the_old_format_is_refused(tmp_path):

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
 import stat
 import sys
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -136,6 +139,20 @@ def test_two_names_are_exchanged_in_one_step(tmp_path):
     assert exchange_module.exchange(tmp_path / "a", tmp_path / "b")
     assert (tmp_path / "a" / "b").exists()
     assert (tmp_path / "b" / "a").exists()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EINVAL, None])
+def test_a_system_that_cannot_exchange_names_replaces_all_the_same(final, monkeypatch, number):
+    def renameat2(*arguments):
+        ctypes.set_errno(number)
+        return -1
+
+    library = SimpleNamespace(renameat2=renameat2) if number else None
+    monkeypatch.setattr(exchange_module, "_libc", lambda: library)
+    write_output(final, "a")
+    write_output(final, "b", force=True)
+    assert mark_of(final) == "b"
+    assert strangers(final) == set()
 
 
 def test_a_failed_replacement_puts_the_old_output_back(final, monkeypatch):

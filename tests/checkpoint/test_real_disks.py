@@ -57,3 +57,9 @@ def test_a_read_only_disk_is_one_clear_error(small_disk):
     subprocess.run(command, check=True)
     with pytest.raises(OutputError, match="can be written"), publish(small_disk / "out"):
         pytest.fail("the block ran")
+
+
+def test_a_mount_point_is_never_replaced(small_disk):
+    refused = pytest.raises(OutputError, match="a mount point")
+    with refused, publish(small_disk, force=True):
+        pytest.fail("the block ran")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import tracemalloc
@@ -80,7 +81,7 @@ def test_views_are_written_by_their_values(tmp_path):
         "part": base[1:3, ::2],
         "wide": base[:1].expand(3, 6),
         "conjugate": some("complex64").conj(),
-        "negative": some("complex64").conj().imag,
+        "negative": some("complex64", (1,)).conj().imag,
         "parameter": torch.nn.Parameter(base),
     }
     write(tmp_path / "x.safetensors", tensors)
@@ -265,6 +266,16 @@ def test_a_copy_is_whole_and_apart(source, tmp_path, monkeypatch, kernel):
     assert place_file(source, tmp_path / "target") == "copy"
     assert (tmp_path / "target").read_bytes() == source.read_bytes()
     assert not (tmp_path / "target").samefile(source)
+
+
+def test_a_system_without_kernel_copies_copies_all_the_same(source, tmp_path, monkeypatch):
+    def refuse(*arguments):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    forbid(monkeypatch, "_clone", "_link")
+    monkeypatch.setattr(os, "copy_file_range", refuse, raising=False)
+    assert place_file(source, tmp_path / "target") == "copy"
+    assert (tmp_path / "target").read_bytes() == source.read_bytes()
 
 
 def test_a_link_is_followed_to_its_file(source, tmp_path):

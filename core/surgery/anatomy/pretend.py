@@ -17,7 +17,7 @@ def pretend(func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any])
     Conditions are false, single numbers are 1, and every element of a mask is set; index lists
     have one entry, so that loops over them run once.
     """
-    invent = _INVENT.get(name)
+    invent: Any = _INVENT.get(name)
     if invent is not None and _on_meta(args):
         answer = invent(*args, **kwargs)
         if answer is not NotImplemented:
@@ -100,7 +100,7 @@ _INVENT = {
     "argwhere": _nonzero,
     "where": _where,
     "masked_select": lambda tensor, mask, **_: tensor.expand(
-        torch.broadcast_shapes(tensor.shape, mask.shape)
+        torch.broadcast_tensors(tensor, mask)[0].shape
     ).reshape(-1),
     "__getitem__": _index,
     "repeat_interleave": _repeat,

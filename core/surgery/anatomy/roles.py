@@ -103,7 +103,9 @@ def _by_itself(origin: Origin, readings: Readings) -> None:
     role = ""
     if origin.kind == "embedding" and not origin.modes & {"learned", "constant"}:
         role = "embedding"
-    elif (origin.kind == "conv" and origin.first and origin.patch) or (origin.kind == "linear" and origin.first and any("pixel" in m for m in origin.modes)):
+    elif (origin.kind == "conv" and origin.first and origin.patch) or (
+        origin.kind == "linear" and origin.first and any("pixel" in m for m in origin.modes)
+    ):
         role = "patch_embed"
     for name in origin.weights if role else ():
         readings[name].add(role)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import overload
+from typing import TypeAlias, overload
 
 from surgery.anatomy import absent
-from surgery.anatomy.glob import any_of, glob_regex
-from surgery.anatomy.numbers import layer_numbers, ranges_text
+from surgery.anatomy.keys import Key, keys_of, layers_key
+from surgery.anatomy.numbers import ranges_text
 from surgery.anatomy.selector import Selector
 from surgery.anatomy.site import Anatomy, Site
-from surgery.errors import RecipeError
+
+Hits: TypeAlias = tuple[tuple[str, str, tuple[Site, ...]], ...]
+"""Key and entry of a selector, and the selected sites that the entry found."""
 
 
 @dataclass(frozen=True)
@@ -21,11 +22,11 @@ class Selection(Sequence[Site]):
 
     Attributes:
         sites: the sites; a part of a fused weight is a site of its own.
-        hits: key and entry of the selector, and the sites that the entry found.
+        hits: for each entry of the selector the selected sites that it found.
     """
 
     sites: tuple[Site, ...]
-    hits: tuple[tuple[str, str, tuple[Site, ...]], ...] = ()
+    hits: Hits = ()
 
     def __len__(self) -> int:
         return len(self.sites)
@@ -45,10 +46,9 @@ class Selection(Sequence[Site]):
         return [f"{key} {entry}: {_found(sites)}" for key, entry, sites in self.hits]
 
     def __str__(self) -> str:
-        lines = [f"{len(self)} sites", *self.coverage()]
         shown = [f"  {site.path}{f' ({site.part})' if site.part else ''}" for site in self.sites]
         more = [f"  ... and {len(shown) - 20} more"] if len(shown) > 20 else []
-        return "\n".join([*lines, *shown[:20], *more])
+        return "\n".join([_found(self.sites), *self.coverage(), *shown[:20], *more])
 
 
 def select(
@@ -63,136 +63,122 @@ def select(
         where: how errors name the selector.
 
     Raises:
-        SelectionError: nothing is selected, an entry selects nothing, a role, type or tower is
-            unknown, a layer is out of range, or the number is not the expected one.
+        SelectionError: nothing is selected, an entry or an exclude finds nothing, a role, type or
+            tower is unknown, a layer is out of range, or the number is not the expected one.
         RecipeError: a pattern or a layer range is no such thing.
     """
-    sites, hits = _narrow(anatomy, selector, where)
-    for number, part in enumerate(selector.exclude):
-        place = f"{where}.exclude[{number}]"
-        left_out = _matching(anatomy, part, sites, place)
-        sites = tuple(site for site in sites if site not in left_out)
-    selection = Selection(sites, tuple((k, e, _kept(found, sites)) for k, e, found in hits))
-    if not sites:
-        raise absent.nothing(anatomy, selector, where)
-    if expect is not None and expect != len(sites):
-        raise absent.unexpected(selection.coverage(), expect, len(sites), where)
+    found = _chosen(anatomy, anatomy.sites, selector, where)
+    selection = Selection(tuple(match.site for match in found), _hits(selector, found))
+    if not found:
+        raise absent.nothing(anatomy, str(selector), where)
+    if expect is not None and expect != len(found):
+        raise absent.unexpected(selection.coverage(), expect, len(found), where)
     return selection
 
 
-def _narrow(
-    anatomy: Anatomy, selector: Selector, where: str
-) -> tuple[tuple[Site, ...], list[tuple[str, str, tuple[Site, ...]]]]:
-    sites, hits = anatomy.sites, []
-    for key, find in _KEYS.items():
-        entries = getattr(selector, key)
-        if entries:
-            found = find(anatomy, sites, entries, f"{where}.{key}")
-            empty = [entry for entry, hit in zip(entries, found, strict=True) if not hit]
-            if empty:
-                raise absent.entry(anatomy, sites, key, empty[0], f"{where}.{key}")
-            hits += [(key, e, tuple(hit)) for e, hit in zip(entries, found, strict=True)]
-            wanted = {id(site): None for hit in found for site in hit}
-            order = {id(site): site for hit in found for site in hit}
-            sites = _in_order(anatomy, tuple(order[key] for key in wanted))
-    return sites, hits
+@dataclass(frozen=True, slots=True)
+class _Match:
+    """A selected site, what it is a part of, and for each key the entries that found it."""
+
+    site: Site
+    whole: Site
+    entries: Mapping[str, Sequence[int]]
 
 
-def _in_order(anatomy: Anatomy, sites: tuple[Site, ...]) -> tuple[Site, ...]:
-    rank = {site.path: number for number, site in enumerate(anatomy.sites)}
-    return tuple(sorted(sites, key=lambda site: (rank[site.path], sorted(site.roles))))
-
-
-def _matching(anatomy: Anatomy, part: Selector, sites: tuple[Site, ...], where: str) -> set[Site]:
-    """Give the selected sites that an exclude means; at least one."""
-    meant, _ = _narrow(anatomy, part, where)
-    paths = {site.path: site for site in meant}
-    found = {
-        site for site in sites
-        if site.path in paths and (not paths[site.path].rows or site in meant or not site.part)
-    }  # fmt: skip
-    if not found:
-        raise absent.exclude(part, sites, where)
-    return found
-
-
-def _kept(found: tuple[Site, ...], sites: tuple[Site, ...]) -> tuple[Site, ...]:
-    kept = {(site.path, site.part) for site in sites} | {(site.path, None) for site in sites}
-    return tuple(site for site in found if (site.path, site.part) in kept)
-
-
-Hits = list[list[Site]]
-
-
-def _by_path(anatomy: Anatomy, sites: tuple[Site, ...], globs: Sequence[str], where: str) -> Hits:
-    return _by_regex(sites, [glob_regex(glob) for glob in globs])
-
-
-def _by_match(anatomy: Anatomy, sites: tuple[Site, ...], given: Sequence[str], where: str) -> Hits:
-    for pattern in given:
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            raise RecipeError(where, "a regular expression", f"{pattern!r} ({error})") from None
-    return _by_regex(sites, [f"(?:{pattern})" for pattern in given])
-
-
-def _by_regex(sites: tuple[Site, ...], patterns: Sequence[str]) -> Hits:
-    """Match each site once against all patterns together, then against each where it matters."""
-    union = any_of(patterns)
-    single = [re.compile(pattern, re.DOTALL) for pattern in patterns]
-    found: Hits = [[] for _ in patterns]
-    for site in sites:
-        names = site.paths if site.parameter is None else (*site.paths, site.parameter)
-        if any(map(union.fullmatch, names)):
-            for hits, pattern in zip(found, single, strict=True):
-                if any(map(pattern.fullmatch, names)):
-                    hits.append(site)
-    return found
-
-
-def _by_type(anatomy: Anatomy, sites: tuple[Site, ...], types: Sequence[str], where: str) -> Hits:
-    return [[site for site in sites if name in site.types] for name in types]
-
-
-def _by_role(anatomy: Anatomy, sites: tuple[Site, ...], roles: Sequence[str], where: str) -> Hits:
-    return [[site.narrowed(role) for site in sites if role in site.roles] for role in roles]
-
-
-def _by_tower(anatomy: Anatomy, sites: tuple[Site, ...], towers: Sequence[str], where: str) -> Hits:
-    return [[site for site in sites if site.tower == tower] for tower in towers]
-
-
-def _by_layers(anatomy: Anatomy, sites: tuple[Site, ...], texts: Sequence[str], where: str) -> Hits:
-    """Find sites by layer number; a number that no container has is an error."""
-    counts = {site.layer.container: site.layer.count for site in sites if site.layer}
-    entries = [entry.strip() for text in texts for entry in text.split(",")]
-    for entry in entries:
-        wanted = {c: layer_numbers(entry, count) for c, count in counts.items()}
-        if not any(numbers <= set(range(counts[c])) for c, numbers in wanted.items()):
-            raise absent.layer(entry, counts, where)
-    return [
-        [
-            site
-            for site in sites
-            if site.layer
-            and any(
-                site.layer.number in layer_numbers(entry.strip(), site.layer.count)
-                for entry in text.split(",")
-            )
+def _chosen(
+    anatomy: Anatomy, sites: Sequence[Site], selector: Selector, where: str
+) -> list[_Match]:
+    """Give the sites that a selector means, in order; every entry must find one of them."""
+    keys = keys_of(selector, where)
+    found = [match for site in sites for match in _matches(site, keys)]
+    _check_entries(anatomy, sites, keys, found, where)
+    layers = layers_key(selector.layers, [match.site for match in found], where)
+    if layers:
+        found = [
+            _Match(match.site, match.whole, {**match.entries, "layers": entries})
+            for match in found
+            if (entries := layers.find(match.site))
         ]
-        for text in texts
+        _check_entries(anatomy, sites, [*keys, layers], found, where)
+    for number, part in enumerate(selector.exclude):
+        found = _without(anatomy, found, part, f"{where}.exclude[{number}]")
+    return found
+
+
+def _matches(site: Site, keys: Iterable[Key]) -> Iterator[_Match]:
+    """Give the site, or those of its parts that the roles ask for, if all keys hold."""
+    entries: dict[str, Sequence[int]] = {}
+    roles: dict[str, list[int]] = {}
+    for key in keys:
+        found = key.find(site)
+        if not found:
+            return
+        entries[key.name] = found
+        if key.name == "role":
+            for number in found:
+                roles.setdefault(key.entries[number], []).append(number)
+    if not roles or any(role not in site.rows for role in roles):
+        yield _Match(site, site, entries)
+        return
+    for role in sorted(roles, key=lambda role: site.rows[role]):
+        yield _Match(site.narrowed(role), site, {**entries, "role": roles[role]})
+
+
+def _check_entries(
+    anatomy: Anatomy, sites: Sequence[Site], keys: Sequence[Key], found: list[_Match], where: str
+) -> None:
+    """Demand that every entry found a site; blame the one that finds none even by itself."""
+    idle = [
+        (key, number)
+        for key in keys
+        for number in sorted(set(range(len(key.entries))) - _used(key.name, found))
     ]
+    if not idle:
+        return
+    alone = {pair: [s for s in sites if pair[1] in pair[0].find(s)] for pair in idle}
+    key, number = min(idle, key=lambda pair: len(alone[pair]) > 0)
+    others = [one for one in keys if one is not key]
+    left = [site for site in sites if all(one.find(site) for one in others)]
+    raise absent.entry(anatomy, key.name, key.entries[number], alone[key, number], left, where)
 
 
-_KEYS: dict[str, Callable[[Anatomy, tuple[Site, ...], Sequence[str], str], Hits]] = {
-    "path": _by_path,
-    "match": _by_match,
-    "type": _by_type,
-    "tower": _by_tower,
-    "layers": _by_layers,
-    "role": _by_role,
-}
+def _used(key: str, found: Sequence[_Match]) -> set[int]:
+    return {number for match in found for number in match.entries[key]}
+
+
+def _without(anatomy: Anatomy, found: list[_Match], part: Selector, where: str) -> list[_Match]:
+    """Leave out what an exclude means; each of its entries must take something out."""
+    wholes = {match.whole.path: match.whole for match in found}
+    meant: dict[str, list[_Match]] = {}
+    for match in _chosen(anatomy, tuple(wholes.values()), part, where):
+        meant.setdefault(match.site.path, []).append(match)
+    kept, used = [], []
+    for match in found:
+        against = [one for one in meant.get(match.site.path, ()) if _covers(one, match, where)]
+        used += against
+        if not against:
+            kept.append(match)
+    for key, entry, sites in _hits(part, used):
+        if not sites:
+            raise absent.exclude(f"{key}={entry}", [match.site for match in found], where)
+    return kept
+
+
+def _covers(out: _Match, match: _Match, where: str) -> bool:
+    """Tell whether an excluded site holds all of a selected one."""
+    if out.site is out.whole or out.site.part == match.site.part:
+        return True
+    if match.site is match.whole:
+        raise absent.only_a_part(out.site, where)
+    return False
+
+
+def _hits(selector: Selector, found: Sequence[_Match]) -> Hits:
+    return tuple(
+        (key, entry, tuple(m.site for m in found if number in m.entries[key]))
+        for key in ("path", "match", "type", "tower", "role", "layers")
+        for number, entry in enumerate(getattr(selector, key))
+    )
 
 
 def _found(sites: Sequence[Site]) -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
+from typing import Any
+
+from surgery.errors import RecipeError, did_you_mean
 
 EVERYWHERE = "**"
 """The glob that every path matches."""
@@ -61,3 +64,50 @@ def _clauses(selector: Selector) -> Iterator[str]:
             yield from (f"except ({part})" for part in selector.exclude)
         else:
             yield f"{key}={','.join(value) if isinstance(value, list) else value}"
+
+
+def selector_of(keys: Mapping[str, Any], where: str) -> Selector:
+    """Make a selector from keys as people write them in Python.
+
+    Args:
+        keys: for each key a text, a number or a list of them; ``exclude`` takes globs, selectors
+            and mappings of keys.
+        where: how errors name the place.
+
+    Raises:
+        RecipeError: a key is unknown, or a value is of another kind.
+    """
+    known = [f.name for f in fields(Selector)]
+    for key in keys:
+        if key not in known:
+            raise RecipeError(where, "a key of a selector", repr(key), did_you_mean(key, known))
+    plain = {
+        key: tuple(_text(entry, key, f"{where}.{key}") for entry in _listed(value, key, where))
+        for key, value in keys.items()
+        if key != "exclude"
+    }
+    listed = _listed(keys["exclude"], "exclude", where) if "exclude" in keys else []
+    return Selector(**plain, exclude=tuple(_part(part, f"{where}.exclude") for part in listed))
+
+
+def _listed(value: Any, key: str, where: str) -> list[Any]:
+    if not isinstance(value, list | tuple):
+        return [value]
+    if not value:
+        raise RecipeError(f"{where}.{key}", "at least one entry", "an empty list")
+    return list(value)
+
+
+def _text(entry: Any, key: str, where: str) -> str:
+    number = key == "layers" and type(entry) is int
+    if number or (isinstance(entry, str) and entry):
+        return str(entry)
+    raise RecipeError(where, "a text or a number" if key == "layers" else "a text", repr(entry))
+
+
+def _part(part: Any, where: str) -> Selector:
+    if isinstance(part, Selector):
+        return part
+    if isinstance(part, Mapping):
+        return selector_of(part, where)
+    return Selector(path=(_text(part, "path", where),))

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from surgery.anatomy.select import Selection
 
 RowRange = tuple[int, int]
 """A half-open range of output rows, ``(start, stop)``."""
@@ -131,6 +135,36 @@ class Anatomy:
         table = {site.parameter: site for site in self.sites if site.parameter}
         table.update((path, site) for site in self.sites for path in site.paths)
         return table
+
+    def select(self, *, expect: int | None = None, **keys: Any) -> Selection:
+        """Select sites, as ``at:`` of a recipe does.
+
+        Args:
+            expect: how many sites there must be.
+            keys: ``role``, ``path``, ``match``, ``type``, ``layers``, ``tower`` and ``exclude``;
+                each a text, a number or a list of them; ``exclude`` takes globs and selectors.
+
+        Raises:
+            SelectionError: nothing is selected, an entry finds nothing, or the number is wrong.
+            RecipeError: a key is unknown, or an entry is no glob, pattern or layer.
+        """
+        from surgery.anatomy.select import select
+        from surgery.anatomy.selector import selector_of
+
+        return select(self, selector_of(keys, "select"), expect=expect, where="select")
+
+    def __str__(self) -> str:
+        """Show the sites as a tree, equal layers folded."""
+        from surgery.report.console import rendered
+        from surgery.report.tree import anatomy_tree
+
+        return rendered(anatomy_tree(self))
+
+    def _repr_html_(self) -> str:
+        """Show the sites as a tree in a notebook."""
+        from surgery.report.tree import anatomy_html
+
+        return anatomy_html(self)
 
     def role_counts(self) -> dict[str, int]:
         """Count the sites of each role, most frequent first."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 from torch import nn
 
@@ -50,7 +51,7 @@ def _join(path: str, leaf: str) -> str:
 
 
 @cache
-def _types(kind: type[nn.Module]) -> tuple[str, ...]:
+def _types(kind: Any) -> tuple[str, ...]:
     """Give the names of a class and its bases up to ``Module``."""
     names = [base.__name__ for base in kind.__mro__ if issubclass(base, nn.Module)]
     return tuple(dict.fromkeys(names))

@@ -6,19 +6,18 @@ from collections.abc import Iterable
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
+from surgery.checkpoint.memory import memory_of
+
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 def digest_of(tensor: Tensor) -> str:
     """Give the sha256 of a tensor's dtype, shape and bytes, in hexadecimal."""
-    import torch
-
     plain = tensor.detach().cpu().contiguous()
     sink = sha256(f"{plain.dtype} {tuple(plain.shape)}\n".encode())
     if plain.numel():
-        flat = torch.view_as_real(plain) if plain.is_complex() else plain
-        sink.update(memoryview(flat.reshape(-1).view(torch.uint8).numpy()))
+        sink.update(memory_of(plain))
     return sink.hexdigest()
 
 

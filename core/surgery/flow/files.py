@@ -15,8 +15,8 @@ from surgery.checkpoint.writer import NewEntry, write_tensors
 from surgery.checks.check import Check
 from surgery.checks.ledger import ledger
 from surgery.operate.dtypes import name_of
-from surgery.operate.exporter import Exporter
 from surgery.operate.edits import ChangeTokenizer, SetConfig
+from surgery.operate.exporter import Exporter
 from surgery.operate.journal import Journal
 from surgery.operate.operation import Operation
 from surgery.operate.source import Source

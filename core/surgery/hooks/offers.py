@@ -164,7 +164,9 @@ def _no_exporter(value: Any) -> str | None:
 def _no_object(value: Any, base: type[Any]) -> str | None:
     if isinstance(value, base):
         return None
-    return "is a class; give an object of it" if inspect.isclass(value) else f"is no {base.__name__}"
+    return (
+        "is a class; give an object of it" if inspect.isclass(value) else f"is no {base.__name__}"
+    )
 
 
 def _no_class(value: Any) -> str | None:

@@ -50,14 +50,13 @@ class HeldInEval(Behaviour):
 
 
 @cache
-def behaving(behaviour: type[Behaviour], base: type[nn.Module]) -> type[nn.Module]:
+def behaving(behaviour: Any, base: Any) -> type[nn.Module]:
     """Give the class that is ``base`` with a behaviour in front; ``base`` if it has it already."""
     if issubclass(base, behaviour):
-        return base
+        return cast("type[nn.Module]", base)
     inner = getattr(base, BASE, base)
     name = behaviour.__name__ + base.__name__
     return type(name, (behaviour, base), {"__module__": __name__, BASE: inner})
-
 
 
 def base_parameters(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Parameter]]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from surgery.anatomy.select import select
+from surgery.anatomy.select import Selection, select
 from surgery.anatomy.site import Anatomy, Site
 from surgery.anatomy.walk import walk
 from surgery.errors import RefusedError
@@ -136,18 +136,34 @@ class _Reading:
 def _plan_step(
     step: Step, patient: Patient, reading: _Reading, known: tuple[Site, ...] | None
 ) -> PlannedStep:
-    coverage: tuple[str, ...] = ()
-    if known is None:
-        anatomy = reading.of(step.at.needs_trace)
-        selection = select(anatomy, step.at, expect=step.expect, where=f"{step.where}.at")
-        known, coverage = tuple(selection), tuple(selection.coverage())
-    _refuse(step, known)
-    edits = tuple(step.surgery.operate(known, patient))
-    return PlannedStep(step, known, edits, coverage, tuple(step.surgery.notes(known, patient)))
+    if known is not None:
+        _refuse(step, known)
+        return _planned(step, patient, known)
+    selection = _select(step, reading, step.at.needs_trace)
+    if not step.at.needs_trace and _refused(step, selection):
+        selection = _select(step, reading, True)
+    _refuse(step, selection)
+    return _planned(step, patient, tuple(selection), tuple(selection.coverage()))
+
+
+def _select(step: Step, reading: _Reading, traced: bool) -> Selection:
+    """Select a step's sites; without an observed forward where the selector asks for none."""
+    return select(reading.of(traced), step.at, expect=step.expect, where=f"{step.where}.at")
+
+
+def _planned(
+    step: Step, patient: Patient, sites: tuple[Site, ...], coverage: tuple[str, ...] = ()
+) -> PlannedStep:
+    edits = tuple(step.surgery.operate(sites, patient))
+    return PlannedStep(step, sites, edits, coverage, tuple(step.surgery.notes(sites, patient)))
+
+
+def _refused(step: Step, sites: Sequence[Site]) -> list[tuple[Site, str]]:
+    return [(site, why) for site in sites if (why := step.surgery.refuse(site)) is not None]
 
 
 def _refuse(step: Step, sites: Sequence[Site]) -> None:
-    refused = [(site, why) for site in sites if (why := step.surgery.refuse(site)) is not None]
+    refused = _refused(step, sites)
     if not refused:
         return
     shown = "; ".join(f"{site.path}: {why}" for site, why in refused[:5])

@@ -9,17 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from surgery.errors import ConflictError, SurgeryError, did_you_mean
 from surgery.anatomy.extended import EXTENSIONS
+from surgery.errors import ConflictError, SurgeryError, did_you_mean
 from surgery.operate.behaviour import Behaviour, HeldInEval, behaving
 from surgery.operate.dtypes import dtype_of
 from surgery.operate.edits import (
     ChangeTokenizer,
-    Derive,
     Edit,
     Extend,
     HoldEval,
-    Keep,
     NewTensor,
     Place,
     Remove,
@@ -27,6 +25,16 @@ from surgery.operate.edits import (
     SetConfig,
     SetTrainable,
     Value,
+)
+from surgery.operate.holders import (
+    detach,
+    holders_of_tensor,
+    restore_modes,
+    set_attribute,
+    set_child,
+    set_tensor,
+    sources,
+    tensors_by_identity,
 )
 from surgery.operate.patient import Patient
 from surgery.operate.slots import Base, Origin, Slot
@@ -77,7 +85,7 @@ class Transaction:
     def origin(self, name: str) -> Origin:
         """Find a tensor by dotted name: what it is now, a slot or a tensor of the base."""
         holder, leaf = self._holder(name)
-        tensor = holder._parameters.get(leaf)
+        tensor: Tensor | None = holder._parameters.get(leaf)
         tensor = holder._buffers.get(leaf) if tensor is None else tensor
         if tensor is None:
             raise SurgeryError(name, "the name of a tensor", "no such tensor", self._near(name))
@@ -113,7 +121,7 @@ class Transaction:
         before = (type(module), table)
         module.__class__ = behaving(behaviour, before[0])
         module.__dict__[EXTENSIONS] = {**table, edit.name: edit}
-        self._undo.append(lambda: _detach(module, *before))
+        self._undo.append(lambda: detach(module, *before))
 
     def _add(
         self, module: nn.Module, leaf: str, name: str, new: NewTensor, device: Any = None
@@ -147,11 +155,11 @@ class Transaction:
             slot.device = device
             self._register(slot, tensor, where)
         for module, name in holders:
-            self._set_child(module, name, edit.module)
+            self._undo.append(set_child(module, name, edit.module))
         self._reread()
 
     def _slots_of(self, edit: Place) -> Iterator[tuple[Slot, Tensor, list[tuple[nn.Module, str]]]]:
-        found = _tensors_by_identity(edit.module)
+        found = tensors_by_identity(edit.module)
         known = {names[0] for _, names, _ in found}
         unknown = set(edit.values) - {name for _, names, _ in found for name in names}
         missing = known - set(edit.values)
@@ -173,7 +181,7 @@ class Transaction:
     @_place.register
     def _remove(self, edit: Remove) -> None:
         for parent, leaf in self._holders_of(self._module(edit.path)):
-            self._set_child(parent, leaf, None)
+            self._undo.append(set_child(parent, leaf, None))
         self._reread()
 
     @_place.register
@@ -187,12 +195,12 @@ class Transaction:
         slot.device = old.device if isinstance(old, Slot) else tensor.device
         empty: Tensor = torch.empty(edit.shape, dtype=dtype_of(edit.dtype), device=_META)
         empty = empty if buffer else nn.Parameter(empty, requires_grad=tensor.requires_grad)
-        holders = list(_holders_of_tensor(self.patient.model, tensor))
+        holders = list(holders_of_tensor(self.patient.model, tensor))
         self._register(slot, empty, holders)
         for module, name in holders:
-            self._set_tensor(module, name, empty)
+            self._undo.append(set_tensor(module, name, empty))
         for name, value in edit.attributes.items():
-            self._set_attribute(*self._holder(name), value)
+            self._undo.append(set_attribute(*self._holder(name), value))
         self.reshaped |= tuple(tensor.shape) != edit.shape
 
     @_place.register
@@ -214,7 +222,7 @@ class Transaction:
     def _hold(self, edit: HoldEval) -> None:
         module = self._module(edit.path)
         modes = [(child, child.training) for child in module.modules()]
-        self._undo.append(lambda: _restore_modes(modes))
+        self._undo.append(lambda: restore_modes(modes))
         for child in module.modules():
             if not isinstance(child, HeldInEval):
                 self._attach(child, Extend(edit.path, "held_in_eval", HeldInEval.here), HeldInEval)
@@ -228,7 +236,7 @@ class Transaction:
             target = getattr(target, name, None)
         if target is None:
             raise SurgeryError(f"config.{edit.key}", "a configuration that has it", "none")
-        self._set_attribute(target, leaf, edit.value)
+        self._undo.append(set_attribute(target, leaf, edit.value))
 
     @_place.register
     def _tokenize(self, edit: ChangeTokenizer) -> None:
@@ -236,11 +244,10 @@ class Transaction:
         patient.tokenizer = edit.change(before)
         self._undo.append(lambda: setattr(patient, "tokenizer", before))
         if patient.processor is not None:
-            self._set_attribute(patient.processor, "tokenizer", patient.tokenizer)
+            self._undo.append(set_attribute(patient.processor, "tokenizer", patient.tokenizer))
 
     def _slot(self, name: str, shape: tuple[int, ...], dtype: str, value: Value) -> Slot:
-        sources = _sources(value)
-        return Slot(name, shape, dtype, value, self._step, tuple(map(self.origin, sources)))
+        return Slot(name, shape, dtype, value, self._step, tuple(map(self.origin, sources(value))))
 
     def _register(self, slot: Slot, tensor: Tensor, holders: list[tuple[nn.Module, str]]) -> None:
         slot.holders, slot.placeholder = holders, tensor
@@ -283,73 +290,3 @@ class Transaction:
                 placed = self._placed.get(id(tensor))
                 return placed[1].device if placed else tensor.device
         return None
-
-    def _set_child(self, parent: nn.Module, leaf: str, child: nn.Module | None) -> None:
-        table = parent._modules
-        before = dict(table)
-        if child is None:
-            del table[leaf]
-        else:
-            table[leaf] = child
-        self._undo.append(lambda: _restore_table(table, before))
-
-    def _set_tensor(self, module: nn.Module, leaf: str, tensor: Tensor) -> None:
-        table: dict[str, Any] = module._buffers if leaf in module._buffers else module._parameters
-        before = table[leaf]
-        table[leaf] = tensor
-        self._undo.append(lambda: table.__setitem__(leaf, before))
-
-    def _set_attribute(self, owner: Any, leaf: str, value: Any) -> None:
-        before, had = getattr(owner, leaf, None), leaf in vars(owner)
-        setattr(owner, leaf, value)
-        if leaf in vars(owner) and not had:
-            self._undo.append(lambda: delattr(owner, leaf))
-        else:
-            self._undo.append(lambda: setattr(owner, leaf, before))
-
-
-def _sources(value: Value) -> tuple[str, ...]:
-    if isinstance(value, Keep):
-        return (value.name,)
-    return value.sources if isinstance(value, Derive) else ()
-
-
-def _detach(module: nn.Module, cls: type[nn.Module], table: dict[str, Extend]) -> None:
-    module.__class__ = cls
-    if table:
-        module.__dict__[EXTENSIONS] = table
-    else:
-        del module.__dict__[EXTENSIONS]
-
-
-def _restore_table(table: dict[str, Any], before: dict[str, Any]) -> None:
-    table.clear()
-    table.update(before)
-
-
-def _restore_modes(modes: list[tuple[nn.Module, bool]]) -> None:
-    for module, mode in modes:
-        module.training = mode
-
-
-def _holders_of_tensor(model: nn.Module, tensor: Tensor) -> Iterator[tuple[nn.Module, str]]:
-    for module in model.modules():
-        for table in (module._parameters, module._buffers):
-            for name, held in table.items():
-                if held is tensor:
-                    yield module, name
-
-
-def _tensors_by_identity(
-    root: nn.Module,
-) -> list[tuple[Tensor, list[str], list[tuple[nn.Module, str]]]]:
-    """Give each tensor below a module once, with all its names and holders."""
-    found: dict[int, tuple[Tensor, list[str], list[tuple[nn.Module, str]]]] = {}
-    for path, module in root.named_modules():
-        for table in (module._parameters, module._buffers):
-            for leaf, tensor in table.items():
-                if tensor is not None:
-                    entry = found.setdefault(id(tensor), (tensor, [], []))
-                    entry[1].append(f"{path}.{leaf}" if path else leaf)
-                    entry[2].append((module, leaf))
-    return list(found.values())

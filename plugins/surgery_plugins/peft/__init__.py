@@ -1,1 +1,1 @@
-"""PEFT adapters, in both directions. https://huggingface.co/docs/peft"""
+"""PEFT adapters, in both directions: https://huggingface.co/docs/peft ."""

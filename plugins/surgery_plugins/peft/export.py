@@ -123,5 +123,3 @@ def _one(what: str, values: set[bool]) -> bool:
             "use two adapters, or the same option everywhere",
         )  # fmt: skip
     return values.pop()
-
-

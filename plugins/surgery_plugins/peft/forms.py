@@ -6,7 +6,7 @@ the summed rank, with zeros in B where an adapter does not reach. That is exact.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from math import isclose
 from typing import TYPE_CHECKING, Any
@@ -58,19 +58,19 @@ def forms_of(model: nn.Module, adapter: str) -> list[Form]:
         if branch.adapter == adapter:
             found.setdefault((path, branch.leaf), []).append((module, branch))
     modules = dict(model.named_modules())
-    forms = [_form(path, leaf, group, modules) for (path, leaf), group in found.items()]
-    return _with_attention(_nested(forms), modules)
+    forms = [_form(path, leaf, group) for (path, leaf), group in found.items()]
+    return _with_attention(_nested(forms, modules), modules)
 
 
-def _form(
-    path: str, leaf: str, group: list[tuple[nn.Module, Branch]], modules: dict[str, nn.Module]
-) -> Form:
+def _form(path: str, leaf: str, group: list[tuple[nn.Module, Branch]]) -> Form:
     module, first = group[0]
     a, b, rank, scale = _stacked(path, group)
     rslora = not isclose(first.scale, first.alpha / first.rank) and first.rank > 1
     form = Form(path, rank, scale, rslora, bool(first.m), first.dropout)
-    if first.kind == TABLE and type(module).__name__ != "MultiheadAttention":
-        return _parameter(replace(form, name=f"{path}.{leaf}", target_module=False), module, first, a, b)
+    if first.kind == TABLE and not _is_attention(module):
+        return _parameter(
+            replace(form, name=f"{path}.{leaf}", target_module=False), module, first, a, b
+        )
     if first.kind == EMBEDDING:
         tensors = {f"{path}.lora_embedding_A": a, f"{path}.lora_embedding_B": b}
         return replace(form, tensors=tensors)
@@ -84,30 +84,30 @@ def _form(
     return replace(form, tensors=tensors, transposed=transposed)
 
 
-def _stacked(
-    path: str, group: list[tuple[nn.Module, Branch]]
-) -> tuple[Tensor, Tensor, int, float]:
+def _stacked(path: str, group: list[tuple[nn.Module, Branch]]) -> tuple[Tensor, Tensor, int, float]:
     """Stack the adapters of one weight: A above each other, B side by side, zeros elsewhere."""
     import torch
 
-    from surgery_plugins.surgeries.lora.arithmetic import pair, rows_index
+    from surgery_plugins.surgeries.lora.arithmetic import factors_of, rows_index
 
     module, first = group[0]
     if len(group) == 1 and not first.ranges:
-        return (*pair(first, module), first.rank, first.scale)
+        return (*factors_of(first, module)[:2], first.rank, first.scale)
     if first.m or first.dropout:
         raise _cannot(path, "DoRA or dropout on some rows of a fused weight")
     weight = module._parameters[first.leaf]
     assert weight is not None
     sides, columns = [], []
     for _, branch in group:
-        a, b = pair(branch, module)
-        full = b.new_zeros(weight.shape[branch.out_axis], branch.rank)
+        a, b, _ = factors_of(branch, module)
+        full = b.new_zeros(*b.shape[:-2], weight.shape[branch.out_axis], branch.rank)
         index = rows_index(branch.ranges, b.device)
         sides.append(a)
-        columns.append(full.index_copy(0, index, b.detach()) * (branch.scale / first.scale))
+        columns.append(
+            full.index_copy(b.dim() - 2, index, b.detach()) * (branch.scale / first.scale)
+        )
     rank = sum(branch.rank for _, branch in group)
-    return torch.cat(sides), torch.cat(columns, dim=1), rank, first.scale
+    return torch.cat(sides, dim=-2), torch.cat(columns, dim=-1), rank, first.scale
 
 
 def _parameter(form: Form, module: nn.Module, branch: Branch, a: Tensor, b: Tensor) -> Form:
@@ -128,7 +128,7 @@ def _parameter(form: Form, module: nn.Module, branch: Branch, a: Tensor, b: Tens
     return replace(form, tensors=tensors)
 
 
-def _nested(forms: list[Form]) -> list[Form]:
+def _nested(forms: list[Form], modules: Mapping[str, nn.Module]) -> list[Form]:
     """Name the tensors of several raw parameters of one module as PEFT nests their wrappers."""
     by_module: dict[str, list[Form]] = {}
     for form in forms:
@@ -136,7 +136,8 @@ def _nested(forms: list[Form]) -> list[Form]:
             by_module.setdefault(form.name.rpartition(".")[0], []).append(form)
     renamed: dict[str, Form] = {}
     for path, group in by_module.items():
-        ordered = sorted(group, key=lambda f: f.name)
+        order = list(modules[path]._parameters)
+        ordered = sorted(group, key=lambda f: order.index(f.name.rpartition(".")[2]))
         for depth, form in enumerate(ordered):
             inner = ".base_layer" * (len(ordered) - 1 - depth)
             tensors = {k.replace(path, path + inner, 1): t for k, t in form.tensors.items()}
@@ -144,44 +145,39 @@ def _nested(forms: list[Form]) -> list[Form]:
     return [renamed.get(form.name, form) for form in forms]
 
 
-def _with_attention(forms: list[Form], modules: dict[str, nn.Module]) -> list[Form]:
+def _with_attention(forms: list[Form], modules: Mapping[str, nn.Module]) -> list[Form]:
     """Join in- and out-projection of torch's attention, which PEFT adapts together."""
     owners = {
         form.name.removesuffix(".out_proj"): None
         for form in forms
-        if _is_attention(modules, form.name.removesuffix(".out_proj"))
+        if (module := modules.get(form.name.removesuffix(".out_proj"))) and _is_attention(module)
     }
     others = [f for f in forms if f.name.removesuffix(".out_proj") not in owners]
     return others + [_attention(path, forms, modules[path]) for path in owners]
 
 
-def _is_attention(modules: dict[str, nn.Module], path: str) -> bool:
-    return path in modules and any(
-        base.__name__ == "MultiheadAttention" for base in type(modules[path]).__mro__
-    )
+def _is_attention(module: nn.Module) -> bool:
+    return any(base.__name__ == "MultiheadAttention" for base in type(module).__mro__)
 
 
 def _attention(path: str, forms: Iterable[Form], module: Any) -> Form:
-    import torch
+    """Give the form of torch's attention: PEFT wants an out-projection too, which is zero here.
 
-    parts = {f.name: f for f in forms if f.name in (path, f"{path}.out_proj")}
-    rank = max(form.rank for form in parts.values())
-    known = next(iter(parts.values()))
+    An adapter of the out-projection has no form: PEFT 0.21 adds its product twice, once in
+    ``MultiheadAttention.merge`` and once in the ``Linear.merge`` that this calls.
+    """
+    parts = {form.name: form for form in forms}
+    if f"{path}.out_proj" in parts:
+        raise _cannot(f"{path}.out_proj", "the out-projection of torch's attention, applied twice")
     if module.in_proj_weight is None:
         raise _cannot(path, "attention with separate weights for q, k and v")
-    width = module.embed_dim
-    tensors: dict[str, Tensor] = {}
-    for name, place, rows in (
-        (path, f"{path}.lora", 3 * width),
-        (f"{path}.out_proj", f"{path}.base_layer.out_proj.lora", width),
-    ):
-        form = parts.get(name)
-        a, b = torch.zeros(rank, width), torch.zeros(rows, rank)
-        if form is not None:
-            found = list(form.tensors.values())
-            a[: form.rank], b[:, : form.rank] = found[0], found[1] * (form.scale / known.scale)
-        tensors |= {f"{place}_A.weight": a, f"{place}_B.weight": b}
-    return replace(known, name=path, rank=rank, target_module=True, tensors=tensors)
+    known, width = parts[path], module.embed_dim
+    (a, b), place = known.tensors.values(), f"{path}.base_layer.out_proj.lora"
+    nothing = {
+        f"{place}_A.weight": a.new_zeros(known.rank, width),
+        f"{place}_B.weight": b.new_zeros(width, known.rank),
+    }
+    return replace(known, tensors={**known.tensors, **nothing})
 
 
 def _cannot(path: str, what: str) -> RefusedError:
@@ -189,4 +185,3 @@ def _cannot(path: str, what: str) -> RefusedError:
         f"{path} (peft)", "an adapter that PEFT can express", what,
         "leave it out of the export, or merge the adapter into the weights",
     )  # fmt: skip
-

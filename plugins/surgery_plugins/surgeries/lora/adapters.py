@@ -1,17 +1,21 @@
-"""Switch adapters while a model runs: turn off, on, and scale them."""
+"""Switch adapters while a model runs: turn them off and on, choose some, scale them.
+
+A switch replaces the adapter's settings on its module, so undo and copies know nothing of it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
-from torch import nn
-
-from surgery.errors import SelectionError, did_you_mean
 from surgery.anatomy.extended import EXTENSIONS
+from surgery.errors import SelectionError, did_you_mean
 from surgery_plugins.surgeries.lora.branch import Branch
 
-_FACTORS = "_lora_factors"
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def branches(model: nn.Module) -> Iterator[tuple[str, nn.Module, Branch]]:
@@ -23,47 +27,81 @@ def branches(model: nn.Module) -> Iterator[tuple[str, nn.Module, Branch]]:
 
 
 def adapter_names(model: nn.Module) -> tuple[str, ...]:
-    """Give the names of a model's adapters, in the order in which they were placed."""
+    """Give the names of a model's adapters, in the order in which its modules hold them."""
     return tuple(dict.fromkeys(branch.adapter for _, _, branch in branches(model)))
 
 
-def scale_adapter(model: nn.Module, name: str, factor: float) -> None:
-    """Multiply an adapter's effect; 0 turns it off, 1 is as trained.
+def enable(model: nn.Module, *adapters: str) -> None:
+    """Turn adapters on; all of them where none is named.
+
+    Raises:
+        SelectionError: the model has no adapter of such a name.
+    """
+    _switch(model, _known(model, adapters), lambda branch: replace(branch, active=True))
+
+
+def disable(model: nn.Module, *adapters: str) -> None:
+    """Turn adapters off; all of them where none is named.
+
+    Raises:
+        SelectionError: the model has no adapter of such a name.
+    """
+    _switch(model, _known(model, adapters), lambda branch: replace(branch, active=False))
+
+
+def select(model: nn.Module, adapters: Iterable[str]) -> None:
+    """Turn some adapters on and all others off.
+
+    Raises:
+        SelectionError: the model has no adapter of such a name.
+    """
+    chosen = frozenset(adapters)
+    if chosen:
+        _known(model, chosen)
+    _switch(model, adapter_names(model), lambda b: replace(b, active=b.adapter in chosen))
+
+
+def set_scale(model: nn.Module, name: str, factor: float) -> None:
+    """Multiply an adapter's product ``B A``; 1 is as trained, 0 is off.
 
     Raises:
         SelectionError: the model has no adapter of that name.
     """
-    found = [module for _, module, branch in branches(model) if branch.adapter == name]
-    if not found:
-        known = adapter_names(model)
-        raise SelectionError(
-            "adapter", "the name of an adapter", repr(name), did_you_mean(name, known)
-        )
-    for module in found:
-        module.__dict__.setdefault(_FACTORS, {})[name] = factor
-
-
-def select_adapters(model: nn.Module, *names: str) -> None:
-    """Turn some adapters on and all others off."""
-    for name in dict.fromkeys((*adapter_names(model), *names)):
-        scale_adapter(model, name, 1.0 if name in names else 0.0)
+    _switch(model, _known(model, (name,)), lambda branch: replace(branch, factor=factor))
 
 
 @contextmanager
-def without_adapters(model: nn.Module) -> Iterator[None]:
+def disabled(model: nn.Module) -> Iterator[None]:
     """Turn all adapters off for a while: the model answers as its base does."""
-    found = {id(module): module for _, module, _ in branches(model)}.values()
-    before = [(module, dict(module.__dict__.get(_FACTORS, {}))) for module in found]
+    before = [(m, m.__dict__[EXTENSIONS]) for m in model.modules() if EXTENSIONS in m.__dict__]
+    _switch(model, adapter_names(model), lambda branch: replace(branch, active=False))
     try:
-        for name in adapter_names(model):
-            scale_adapter(model, name, 0.0)
         yield
     finally:
-        for module, factors in before:
-            module.__dict__[_FACTORS] = factors
+        for module, table in before:
+            module.__dict__[EXTENSIONS] = table
 
 
-def factor(module: nn.Module, branch: Branch) -> float:
-    """Give what an adapter's effect is multiplied with now."""
-    factors: dict[str, float] | None = module.__dict__.get(_FACTORS)
-    return 1.0 if factors is None else factors.get(branch.adapter, 1.0)
+def _known(model: nn.Module, adapters: Iterable[str]) -> tuple[str, ...]:
+    """Give the named adapters, or all, and refuse a name that the model does not have."""
+    known = adapter_names(model)
+    for name in adapters:
+        if name not in known:
+            raise SelectionError(
+                "adapter", "the name of an adapter", repr(name), did_you_mean(name, known)
+            )
+    return tuple(adapters) or known
+
+
+def _switch(model: nn.Module, adapters: Iterable[str], change: Callable[[Branch], Branch]) -> None:
+    chosen = frozenset(adapters)
+
+    def changed(extend: Any) -> Any:
+        branch = extend.settings
+        mine = isinstance(branch, Branch) and branch.adapter in chosen
+        return replace(extend, settings=change(branch)) if mine else extend
+
+    for module in model.modules():
+        table = module.__dict__.get(EXTENSIONS)
+        if table:
+            module.__dict__[EXTENSIONS] = {name: changed(table[name]) for name in table}

@@ -6,17 +6,17 @@ LoRA: arXiv 2106.09685. DoRA: arXiv 2402.09353, equation 5, the norm constant as
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
-from surgery_plugins.surgeries.lora.adapters import factor
+
 from surgery_plugins.surgeries.lora.branch import CONV
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
+
     from surgery.anatomy.site import RowRange
     from surgery_plugins.surgeries.lora.branch import Branch
-    from torch import Tensor, nn
 
 BLOCK = 64
 """Rows of a weight that are merged at a time."""
@@ -51,9 +51,7 @@ def delta(branch: Branch, a: Tensor, b: Tensor, shape: Sequence[int], scale: flo
     return empty.index_add(branch.out_axis, rows_index(branch.ranges, part.device), part)
 
 
-def delta_weight(
-    branch: Branch, a: Tensor, b: Tensor, m: Tensor | None, base: Tensor, strength: float = 1.0
-) -> Tensor:
+def delta_weight(branch: Branch, a: Tensor, b: Tensor, m: Tensor | None, base: Tensor) -> Tensor:
     """Give the difference that an adapter makes to a weight.
 
     Args:
@@ -62,13 +60,14 @@ def delta_weight(
         b: see ``delta``.
         m: DoRA's magnitudes, one for each adapted output row, or None.
         base: the base weight: gives the shape and, for DoRA, the values.
-        strength: what the adapter's scale is multiplied with.
 
     Returns:
         ``scale B A``, or ``m / ||W + scale B A|| (W + scale B A) - W`` with the norm detached;
         shaped as ``base``, in at least float32.
     """
-    part = _part(branch, a, b, m, base, strength)
+    if not branch.strength:
+        return torch.zeros_like(base, dtype=working(base.dtype))
+    part = _part(branch, a, b, m, base)
     if not branch.ranges:
         return part
     empty = torch.zeros(base.shape, dtype=part.dtype, device=part.device)
@@ -86,17 +85,16 @@ def adapted(branch: Branch, module: nn.Module, weight: Tensor) -> Tensor:
     Returns:
         A tensor shaped as ``weight``; rows outside the adapter's keep every bit.
     """
-    strength = factor(module, branch)
-    if not strength:
+    if not branch.strength:
         return weight
     base: Any = module._parameters[branch.leaf]
     with torch.autocast(weight.device.type, enabled=False):
-        part = _part(branch, *factors_of(branch, module), base, strength)
+        part = _part(branch, *factors_of(branch, module), base)
         if not branch.ranges:
             return _sum(weight, part)
         index = rows_index(branch.ranges, weight.device)
         rows = _sum(weight.index_select(branch.out_axis, index), part)
-        return weight.index_copy(branch.out_axis, index, rows)
+        return torch.index_copy(weight, branch.out_axis, index, rows)
 
 
 @torch.no_grad()
@@ -122,14 +120,46 @@ def merged(base: Tensor, adapters: Sequence[Folded]) -> Tensor:
 def norms(weight: Tensor, out_axis: int) -> Tensor:
     """Give the L2 norm of each output row, ``[rows]``, over all other axes."""
     axes = tuple(axis for axis in range(weight.ndim) if axis != out_axis)
-    return torch.linalg.vector_norm(weight.to(working(weight.dtype)), dim=axes)
+    lengths: Tensor = torch.linalg.vector_norm(weight.to(working(weight.dtype)), dim=axes)
+    return lengths
 
 
-@lru_cache(maxsize=4096)
+def stretch(branch: Branch, a: Tensor, b: Tensor, m: Tensor, base: Tensor) -> Tensor:
+    """Give DoRA's factor ``m / ||W + scale B A||`` of each adapted row, the norm detached.
+
+    Args:
+        branch: the adapter.
+        a: see ``delta``.
+        b: see ``delta``.
+        m: the magnitudes, ``[rows]``.
+        base: the base weight.
+
+    Returns:
+        The factors, ``[rows]``.
+    """
+    with torch.no_grad(), torch.autocast(base.device.type, enabled=False):
+        change = _product(branch, a, b, base.shape, branch.strength)
+        rows = selected(branch, base, branch.out_axis).to(change.dtype)
+        lengths = norms(rows + change, branch.out_axis)
+    return _by_length(m, lengths)
+
+
+def selected(branch: Branch, tensor: Tensor, axis: int) -> Tensor:
+    """Give the adapter's rows of a tensor along an axis; the tensor itself if it has them all."""
+    if not branch.ranges:
+        return tensor
+    return tensor.index_select(axis, rows_index(branch.ranges, tensor.device))
+
+
 def rows_index(ranges: tuple[RowRange, ...], device: torch.device) -> Tensor:
-    """Give the row numbers of half-open ranges, ``[rows]``, on a device."""
-    with torch.inference_mode(False):
-        return torch.cat([torch.arange(start, stop, device=device) for start, stop in ranges])
+    """Give the row numbers of half-open ranges, ``[rows]``, without a copy from the host."""
+    first, last = ranges[0], ranges[-1]
+    length, step = first[1] - first[0], (last[0] - first[0]) // max(len(ranges) - 1, 1)
+    even = ((first[0] + n * step, first[0] + n * step + length) for n in range(len(ranges)))
+    if tuple(even) == ranges:
+        starts = torch.arange(len(ranges), device=device).unsqueeze(1) * step + first[0]
+        return (starts + torch.arange(length, device=device)).flatten()
+    return torch.cat([torch.arange(start, stop, device=device) for start, stop in ranges])
 
 
 def working(kind: torch.dtype) -> torch.dtype:
@@ -150,26 +180,25 @@ def _product(branch: Branch, a: Tensor, b: Tensor, shape: Sequence[int], scale: 
 def _kernels(a: Tensor, b: Tensor, shape: Sequence[int]) -> Tensor:
     """Multiply group by group: the rows of A that a group's B reads are the group's own."""
     groups = a.shape[0] // b.shape[1]
-    flat_a = a.flatten(1).unflatten(0, (groups, -1))
-    flat_b = b.flatten(1).unflatten(0, (groups, -1))
-    return (flat_b @ flat_a).reshape(tuple(shape))
+    flat_a = a.reshape(groups, a.shape[0] // groups, -1)
+    flat_b = b.reshape(groups, b.shape[0] // groups, -1)
+    return torch.bmm(flat_b, flat_a).reshape(tuple(shape))
 
 
-def _part(
-    branch: Branch, a: Tensor, b: Tensor, m: Tensor | None, base: Tensor, strength: float
-) -> Tensor:
+def _part(branch: Branch, a: Tensor, b: Tensor, m: Tensor | None, base: Tensor) -> Tensor:
     """Give the difference of the adapted rows alone."""
-    change = _product(branch, a, b, base.shape, branch.scale * strength)
+    change = _product(branch, a, b, base.shape, branch.strength)
     if m is None:
         return change
-    rows = base
-    if branch.ranges:
-        rows = base.index_select(branch.out_axis, rows_index(branch.ranges, base.device))
-    rows = rows.to(change.dtype)
-    lengths = norms((rows + change).detach(), branch.out_axis)
-    stretch = m / lengths.masked_fill(lengths == 0, 1)
-    stretch = stretch.view([-1 if axis == branch.out_axis else 1 for axis in range(base.ndim)])
-    return (stretch - 1) * rows + stretch * change
+    rows = selected(branch, base, branch.out_axis).to(change.dtype)
+    by = _by_length(m, norms((rows + change).detach(), branch.out_axis))
+    by = by.view([-1 if axis == branch.out_axis else 1 for axis in range(base.ndim)])
+    return (by - 1) * rows + by * change
+
+
+def _by_length(m: Tensor, lengths: Tensor) -> Tensor:
+    """Divide magnitudes by lengths; a row of zeros has no direction and stays zero."""
+    return m / lengths.masked_fill(lengths == 0, 1)
 
 
 def _sum(weight: Tensor, change: Tensor) -> Tensor:

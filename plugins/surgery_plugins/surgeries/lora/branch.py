@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from surgery.anatomy.site import RowRange
@@ -34,6 +35,8 @@ class Branch:
         ranges: the rows of the weight that the adapter changes; empty for all.
         beside: True where the adapter runs beside the module's forward, False where the weight
             itself is seen changed.
+        active: whether it takes effect now.
+        factor: what ``scale`` is multiplied with now.
     """
 
     adapter: str
@@ -50,6 +53,13 @@ class Branch:
     part: str = ""
     ranges: tuple[RowRange, ...] = ()
     beside: bool = True
+    active: bool = True
+    factor: float = 1.0
+
+    @property
+    def strength(self) -> float:
+        """What the product of B and A is multiplied with now; 0 where the adapter is off."""
+        return self.scale * self.factor if self.active else 0.0
 
     def effective(self, module: nn.Module, weight: Tensor) -> Tensor:
         """Give the weight with the adapter in it."""
@@ -58,3 +68,29 @@ class Branch:
         if self.beside:
             return weight
         return adapted(self, module, weight)
+
+
+@lru_cache(maxsize=4096)
+def branch_of(  # noqa: PLR0913
+    adapter: str,
+    kind: str,
+    leaf: str,
+    stem: str,
+    dora: bool,
+    rank: int,
+    alpha: float,
+    scale: float,
+    dropout: float,
+    out_axis: int,
+    part: str,
+    ranges: tuple[RowRange, ...],
+    beside: bool,
+) -> Branch:
+    """Give the one object for adapters that differ in nothing but their module.
+
+    ``stem`` begins the names of the tensors; for the rest see ``Branch``.
+    """
+    a, b, m = f"{stem}_A", f"{stem}_B", f"{stem}_M" if dora else ""
+    return Branch(
+        adapter, kind, leaf, a, b, m, rank, alpha, scale, dropout, out_axis, part, ranges, beside
+    )

@@ -9,9 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from surgery.operate.behaviour import Behaviour
-from surgery_plugins.surgeries.lora.adapters import factor
+from surgery_plugins.surgeries.lora.arithmetic import factors_of, rows_index, selected, stretch
 from surgery_plugins.surgeries.lora.branch import CONV, EMBEDDING, Branch
-from surgery_plugins.surgeries.lora.arithmetic import delta, norms, rows_index
+
+MODE = "_lora_mode"
+"""Attribute of a module held in eval mode: the mode that its parent asked for."""
 
 
 class LoraBeside(Behaviour):
@@ -32,75 +34,77 @@ class LoraBeside(Behaviour):
         out = base
         module = cast("nn.Module", self)
         for _, branch in self.extensions(Branch):
-            strength = factor(module, branch)
-            if branch.beside and strength:
-                out = _add(module, branch, x, base, out, branch.scale * strength)
+            if branch.beside and branch.strength:
+                added = _added(module, branch, x, base)
+                out = _into(branch, out, added.to(out.dtype))
         return out
 
     def train(self, mode: bool = True) -> Any:
-        """Follow a parent's mode; dropout of adapters follows it too."""
-        self.follow_mode(mode)
+        """Follow a parent's mode, and the adapters' dropout with it."""
+        self.__dict__.pop(MODE, None)
         return super().train(mode)  # type: ignore[misc]
 
     def follow_mode(self, mode: bool) -> None:
-        """Let the adapters' dropout follow a mode, whatever mode the module is held in."""
-        self.__dict__["_lora_mode"] = mode
+        """Let the adapters' dropout follow a mode, although the module is held in eval mode."""
+        self.__dict__[MODE] = mode
 
 
-def _add(
-    module: nn.Module, branch: Branch, x: Tensor, base: Tensor, out: Tensor, scale: float
-) -> Tensor:
-    a, b = module._parameters[branch.a], module._parameters[branch.b]
-    assert a is not None
-    assert b is not None
+def _added(module: Any, branch: Branch, x: Tensor, base: Tensor) -> Tensor:
+    """Give what an adapter adds to its rows of the output."""
+    a, b, m = factors_of(branch, module)
+    dropped = branch.dropout > 0 and module.__dict__.get(MODE, module.training)
+    inner = x if branch.kind == EMBEDDING else x.to(a.dtype)
+    if dropped:
+        inner = F.dropout(inner, branch.dropout)
+    low = _low_rank(module, branch, inner, a, b) * branch.strength
+    if m is None:
+        return low
+    weight = module._parameters[branch.leaf]
+    by = stretch(branch, a, b, m, weight)
+    by = by.view(-1, *(1,) * (-1 - _channels(branch, weight)))
+    plain = (
+        _again(module, branch, inner, weight) if dropped else _without_bias(module, branch, base)
+    )
+    return (by - 1) * plain.to(low.dtype) + by * low
+
+
+def _low_rank(module: Any, branch: Branch, x: Tensor, a: Tensor, b: Tensor) -> Tensor:
     if branch.kind == EMBEDDING:
-        added = F.linear(F.embedding(x, a.T, cast("Any", module).padding_idx), b)
-        return out + (added * scale).to(out.dtype)
-    inner = x.to(a.dtype)
-    if branch.dropout:
-        mode = module.__dict__.get("_lora_mode", module.training)
-        inner = F.dropout(inner, branch.dropout, mode)
+        return F.linear(F.embedding(x, a.T, module.padding_idx), b)
     if branch.kind == CONV:
-        added = _conv(cast("nn.Conv2d", module), inner, a, b)
-        return out + (added * scale).to(out.dtype)
-    if branch.m:
-        return out + _dora(module, branch, inner, base, scale).to(out.dtype)
-    added = (F.linear(F.linear(inner, a), b) * scale).to(out.dtype)
-    if branch.ranges:
-        return out.index_add(-1, rows_index(branch.ranges, out.device), added)
-    return out + added
+        run = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}[a.dim()]
+        return run(module._conv_forward(x, a, None), b, groups=module.groups)
+    return F.linear(F.linear(x, a), b)
 
 
-def _conv(module: nn.Conv2d, x: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """Run the low-rank kernels: the module's own geometry, then one by one."""
-    convolve = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}[a.dim()]
-    if module.padding_mode != "zeros":
-        x = F.pad(x, module._reversed_padding_repeated_twice, mode=module.padding_mode)
-    padding = module.padding if module.padding_mode == "zeros" else 0
-    options: Any = {"stride": module.stride, "padding": padding, "dilation": module.dilation}
-    hidden = convolve(x, a, None, groups=module.groups, **options)
-    return convolve(hidden, b, groups=module.groups)
+def _again(module: Any, branch: Branch, x: Tensor, weight: Tensor) -> Tensor:
+    """Run the adapted rows of the base, without bias, on an input with dropout.
 
-
-def _dora(module: nn.Module, branch: Branch, x: Tensor, base: Tensor, scale: float) -> Tensor:
-    """Give what DoRA adds to the output of a matrix; the norm takes no gradient.
-
-    arXiv 2402.09353, section 4.3; with dropout, both terms see the dropped input, as in PEFT.
+    DoRA's magnitudes see the dropped input too, as in PEFT.
     """
-    weight = cast("Tensor", module._parameters[branch.leaf])
-    a, b = module._parameters[branch.a], module._parameters[branch.b]
-    magnitude = module._parameters[branch.m]
-    assert a is not None
-    assert b is not None
-    assert magnitude is not None
-    with torch.no_grad():
-        changed = weight.to(a.dtype) + delta(branch, a, b, weight.shape, scale)
-        lengths = norms(changed, branch.out_axis)
-    stretch = magnitude / lengths
-    matrix = weight if branch.out_axis == 0 else weight.T
-    bias = getattr(module, "bias", None)
-    plain = base if bias is None else base - bias
-    if branch.dropout:
-        plain = F.linear(x.to(weight.dtype), matrix)
-    low = F.linear(F.linear(x, a), b) * scale
-    return (stretch - 1) * plain.to(a.dtype) + stretch * low
+    weight = selected(branch, weight, branch.out_axis).to(x.dtype)
+    if branch.kind == CONV:
+        return cast("Tensor", module._conv_forward(x, weight, None))
+    return F.linear(x, weight if branch.out_axis == 0 else weight.T)
+
+
+def _without_bias(module: Any, branch: Branch, base: Tensor) -> Tensor:
+    """Give the adapted rows of the base's output, without bias."""
+    axis = _channels(branch, module._parameters[branch.leaf])
+    rows = selected(branch, base, axis)
+    bias = module._parameters.get("bias")
+    if bias is None:
+        return rows
+    return rows - selected(branch, bias, 0).view(-1, *(1,) * (-1 - axis))
+
+
+def _channels(branch: Branch, weight: Tensor) -> int:
+    """Give the axis of a module's output that holds the weight's output rows, from the end."""
+    return 1 - weight.dim() if branch.kind == CONV else -1
+
+
+def _into(branch: Branch, out: Tensor, added: Tensor) -> Tensor:
+    """Add to the adapter's rows; all others keep every bit."""
+    if not branch.ranges:
+        return out + added
+    return torch.index_add(out, -1, rows_index(branch.ranges, out.device), added)

@@ -14,8 +14,15 @@ from surgery.anatomy.site import Site
 from surgery.errors import RefusedError, did_you_mean
 from surgery.operate.edits import Edit, Extend, SetTrainable
 from surgery.operate.surgery import Surgery
-from surgery_plugins.surgeries.lora.branch import TABLE, Branch
-from surgery_plugins.surgeries.lora.places import Place, place_of, why_not
+from surgery_plugins.surgeries.lora.branch import Branch, branch_of
+from surgery_plugins.surgeries.lora.places import (
+    Place,
+    check_dropout,
+    largest_rank,
+    place_of,
+    too_large,
+    why_not,
+)
 from surgery_plugins.surgeries.lora.values import tensors_of
 
 if TYPE_CHECKING:
@@ -52,19 +59,25 @@ class Lora(Surgery):
     dropout: float = Field(
         default=0.0, ge=0.0, lt=1.0, description="Share of input features that training drops."
     )
-    bias: Literal["none", "adapted", "all"] = Field(
+    bias: Literal["none", "lora", "all"] = Field(
         default="none", description="Biases to train: none, those of adapted modules, or all."
     )
     adapter: str = Field(
         default="default", pattern=r"^[a-z][a-z0-9]*$", description="Name of the adapter."
     )
-    init: Literal["kaiming", "gaussian"] = Field(
-        default="kaiming", description="How A is drawn; B is zero, so the outputs do not change."
+    init: Literal["kaiming", "gaussian", "orthogonal"] = Field(
+        default="kaiming",
+        description="How A is drawn: uniform within 1 / sqrt(inputs), normal with deviation 1 / r, "
+        "or with orthonormal rows. B is zero, so the outputs do not change (of an embedding, A is "
+        "zero and B is drawn).",
     )
 
     def refuse(self, site: Site) -> str | None:
-        """Refuse what has no matrix, or one too small for the rank."""
-        return why_not(site, self._pattern(self.rank_pattern, site, self.rank), self.dora)
+        """Refuse what has no matrix, and options that a kind of weight cannot follow."""
+        rank = self._pattern(self.rank_pattern, site, self.rank)
+        if self.bias == "lora" and site.part is not None:
+            return "its bias belongs to other rows too; set bias to 'none'"
+        return why_not(site, self.dora) or too_large(site, rank, self.init)
 
     def operate(self, sites: Sequence[Site], patient: Patient) -> Iterable[Edit]:
         """Give one extension for each site."""
@@ -72,27 +85,30 @@ class Lora(Surgery):
         modules = dict(patient.model.named_modules(remove_duplicate=False))
         for site in sites:
             place = place_of(site, modules)
-            if self.dropout and not place.beside:
-                raise RefusedError(
-                    f"{site.path} (lora)",
-                    "dropout 0, because the weight is read without its module being called",
-                    f"dropout {self.dropout}",
-                    "set dropout to 0 for this step, or exclude the site",
-                )
+            if self.dropout:
+                check_dropout(place, self.dropout)
             yield self._extend(site, place)
-            if self.bias == "adapted" and place.bias:
-                yield SetTrainable(f"{place.path}.bias", trainable=True)
+            if self.bias == "lora" and place.bias:
+                yield SetTrainable(f"{place.path}.{place.bias}", trainable=True)
         if self.bias == "all":
             yield from _all_biases(patient)
 
+    def notes(self, sites: Sequence[Site], patient: Patient) -> Iterable[str]:
+        """Say where the rank is larger than a weight's own: it costs and adds nothing."""
+        for site in sites:
+            rank = self._pattern(self.rank_pattern, site, self.rank)
+            if rank > (most := largest_rank(site)):
+                yield f"{site.path}: rank {rank} is more than the {most} that its weight can have"
+
     def _extend(self, site: Site, place: Place) -> Extend:
-        branch = self._branch(site, place)
+        names = _names(self.adapter, site, place)
+        branch = self._branch(site, place, "_".join(names))
         tensors = tensors_of(branch, place, self.init, self.dora)
         behaviour = _beside if branch.beside else partial(_effective, branch.leaf)
-        name = branch.a.removesuffix("_A")
+        name = ".".join(names)
         return Extend(place.path, name, behaviour, branch, tensors, reads=(place.parameter,))
 
-    def _branch(self, site: Site, place: Place) -> Branch:
+    def _branch(self, site: Site, place: Place, stem: str) -> Branch:
         rank = self._pattern(self.rank_pattern, site, self.rank)
         if rank % place.groups:
             raise RefusedError(
@@ -102,28 +118,22 @@ class Lora(Surgery):
                 "give it such a rank in rank_pattern, or exclude it",
             )
         alpha = self._pattern(self.alpha_pattern, site, self.alpha) or float(rank)
-        stem = f"lora_{self.adapter}"
-        if place.kind == TABLE or place.leaf != "weight":
-            stem += f"_{place.leaf}"
-        if site.part:
-            stem += f"_{site.part.rpartition('.')[2]}"
-        return Branch(
-            adapter=self.adapter,
-            kind=place.kind,
-            leaf=place.leaf,
-            a=f"{stem}_A",
-            b=f"{stem}_B",
-            m=f"{stem}_M" if self.dora else "",
-            rank=rank,
-            alpha=alpha,
-            scale=alpha / (sqrt(rank) if self.rslora else rank),
-            dropout=self.dropout,
-            out_axis=place.out_axis,
-            part=site.part or "",
-            ranges=site.rows[site.part] if site.part else (),
-            beside=place.beside and not (self.dora and place.kind != "linear")
-            and not (self.dora and site.part is not None),
-        )  # fmt: skip
+        part = site.part
+        return branch_of(
+            self.adapter,
+            place.kind,
+            place.leaf,
+            stem,
+            self.dora,
+            rank,
+            alpha,
+            alpha / (sqrt(rank) if self.rslora else rank),
+            self.dropout,
+            place.out_axis,
+            part or "",
+            site.rows[part] if part else (),
+            place.beside,
+        )
 
     def _pattern(self, patterns: Mapping[str, Any], site: Site, default: Any) -> Any:
         for pattern, value in patterns.items():
@@ -143,6 +153,12 @@ class Lora(Surgery):
                 )
 
 
+def _names(adapter: str, site: Site, place: Place) -> list[str]:
+    """Give what tells one adapter of a module from another: adapter, weight, part."""
+    leaf = [place.leaf] if site.is_parameter or place.leaf != "weight" else []
+    return ["lora", adapter, *leaf, *([site.part.rpartition(".")[2]] if site.part else [])]
+
+
 def _meets(pattern: str, site: Site) -> bool:
     import re
 
@@ -153,7 +169,7 @@ def _all_biases(patient: Patient) -> Iterator[SetTrainable]:
     from surgery.operate.behaviour import base_parameters
 
     for name, _ in base_parameters(patient.model):
-        if name.rpartition(".")[2] == "bias":
+        if "bias" in name.rpartition(".")[2]:
             yield SetTrainable(name, trainable=True)
 
 

@@ -8,11 +8,15 @@ from math import prod, sqrt
 from typing import TYPE_CHECKING
 
 from surgery.operate.edits import Derive, Init, NewTensor
-from surgery_plugins.surgeries.lora.branch import CONV, EMBEDDING, Branch
+from surgery_plugins.surgeries.lora.branch import CONV, EMBEDDING, TABLE, Branch
 from surgery_plugins.surgeries.lora.places import Place
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Generator, Tensor
+
+_ORTHO = "orthogonal"
 
 _HALF = {"float16", "bfloat16"}
 
@@ -33,17 +37,16 @@ def tensors_of(branch: Branch, place: Place, init: str, dora: bool) -> dict[str,
 
 
 @cache
-def _pair(
+def _pair(  # noqa: PLR0913
     shape: tuple[int, ...], rank: int, rows: int, kind: str, groups: int, inner: int, dtype: str,
     init: str,
 ) -> tuple[NewTensor, NewTensor]:  # fmt: skip
     if kind == EMBEDDING:
         return (
             NewTensor((rank, shape[0]), dtype, Init(_zero)),
-            NewTensor((rows, rank), dtype, Init(_normal)),
+            NewTensor((rows, rank), dtype, Init(_orthonormal if init == _ORTHO else _normal)),
         )
-    uniform = _uniform_kernel if kind == CONV else _uniform
-    draw = Init(_Gaussian(rank) if init == "gaussian" else uniform)
+    draw = Init(_fill(kind, rank, init, experts=kind == TABLE and len(shape) == 3))
     if kind == CONV:
         ones = (1,) * (len(shape) - 2)
         return (
@@ -55,6 +58,16 @@ def _pair(
         NewTensor((*front, rank, shape[inner]), dtype, draw),
         NewTensor((*front, rows, rank), dtype, Init(_zero)),
     )
+
+
+def _fill(
+    kind: str, rank: int, init: str, *, experts: bool
+) -> Callable[[Tensor, Generator], object]:
+    if init == "gaussian":
+        return _Gaussian(rank)
+    if init == _ORTHO:
+        return _each_orthonormal if experts else _orthonormal
+    return _uniform_kernel if kind == CONV else _uniform
 
 
 def _zero(tensor: Tensor, generator: Generator) -> None:
@@ -75,6 +88,18 @@ def _uniform_kernel(tensor: Tensor, generator: Generator) -> None:
     """Draw as ``_uniform``; the fan in of a kernel counts its places too."""
     bound = 1 / sqrt(prod(tensor.shape[1:]))
     tensor.uniform_(-bound, bound, generator=generator)
+
+
+def _orthonormal(tensor: Tensor, generator: Generator) -> None:
+    """Draw orthonormal rows, or columns where there are fewer of them, arXiv 1312.6120."""
+    from torch.nn.init import orthogonal_
+
+    orthogonal_(tensor, generator=generator)
+
+
+def _each_orthonormal(tensor: Tensor, generator: Generator) -> None:
+    for expert in tensor:
+        _orthonormal(expert, generator)
 
 
 @dataclass(frozen=True)
