@@ -37,6 +37,6 @@ def _times(layers: int, count: int) -> dict[str, dict[str, float]]:
 
     def plain() -> None:
         with torch.no_grad():
-            model(input_ids=ids, use_cache=False)
+            model(input_ids=ids)
 
     return rounds({"plain forward": plain, "walk": lambda: surgery.walk(model)}, count)

@@ -93,7 +93,9 @@ def test_a_tensor_without_storage_is_refused(tmp_path):
 
 
 def test_a_sparse_tensor_that_claims_more_than_it_holds_is_refused(tmp_path):
-    sparse = torch.sparse_coo_tensor(torch.zeros(2, 1).long(), torch.ones(1), (10**5, 10**5))
+    sparse = torch.sparse_coo_tensor(
+        torch.zeros(2, 1).long(), torch.ones(1), (10**5, 10**5), check_invariants=True
+    )
     refused(saved(tmp_path, sparse))
 
 

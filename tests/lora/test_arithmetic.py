@@ -199,3 +199,24 @@ def test_adapters_of_a_half_precision_base_are_float32() -> None:
         model = nn.Sequential(nn.Linear(6, 5)).to(kind)
         place(model, [site(model, "0")], Lora(rank=2, dora=True))
         assert {p.dtype for p in adapters(model).values()} == {want}
+
+
+def test_the_norm_of_dora_takes_no_gradient_in_the_weight_either() -> None:
+    grads = []
+    for direct in (False, True):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(6, 5)).double()
+        place(model, [_direct(site(model, "0"), direct)], Lora(rank=2, dora=True))
+        stir(model)
+        (model(torch.ones(3, 6, dtype=torch.float64)) ** 2).sum().backward()
+        grads.append([p.grad for p in adapters(model).values()])
+    for beside, effective in zip(*grads, strict=True):
+        torch.testing.assert_close(beside, effective, rtol=0, atol=1e-10)
+
+
+def test_a_padding_token_takes_no_gradient() -> None:
+    model = nn.Sequential(nn.Embedding(9, 6, padding_idx=2))
+    place(model, [site(model, "0")])
+    model(torch.tensor([2, 3])).sum().backward()
+    touched = model[0].lora_default_A.grad.abs().sum(0) > 0
+    assert touched.nonzero().flatten().tolist() == [3]

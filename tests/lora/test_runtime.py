@@ -185,3 +185,15 @@ def test_switches_leave_no_trace_after_undo() -> None:
 def test_an_unknown_adapter_is_an_error_that_names_the_nearest(turn: object) -> None:
     with pytest.raises(SelectionError, match=r"got 'oen'; did you mean 'one'"):
         turn(two())  # type: ignore[operator]
+
+
+def test_dropout_follows_the_module_again_when_it_is_held_no_more() -> None:
+    layers = model()
+    place(layers, [site(layers, "0")], Lora(rank=2, dropout=0.5))
+    hold = Transaction(Patient(layers))
+    hold.place([HoldEval("0")], 1)
+    stir(layers)
+    layers.train()
+    hold.rollback()
+    assert not dropping(layers.eval())
+    assert dropping(layers.train())

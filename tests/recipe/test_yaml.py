@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -35,10 +34,8 @@ def values(text: str | bytes) -> Any:
 
 
 def fails(text: str | bytes) -> str:
-    start = time.perf_counter()
     with pytest.raises(RecipeError) as caught:
         read_yaml(text, "r.yaml")
-    assert time.perf_counter() - start < 2
     message = str(caught.value)
     assert "\n" not in message
     assert message.startswith("r.yaml")

@@ -46,7 +46,7 @@ def _unknown(anatomy: Anatomy, key: str, given: str, place: str) -> SelectionErr
     there = {word for site in anatomy for word in _WORDS[key](site)}
     instead = _counted(_WORDS[key], anatomy)
     if key != "role" or given not in ROLES:
-        instead = f"{did_you_mean(given, there | _built_in(key))}; {instead}"
+        instead = f"{did_you_mean(given, there | _built_in(key))} {instead}"
     if not there and anatomy.notes:
         instead += f"; {anatomy.notes[0]}"
     return SelectionError(place, f"a {key} that the model has", repr(given), instead)

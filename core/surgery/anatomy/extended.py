@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from torch import nn
@@ -22,3 +23,9 @@ def own_tensors(module: nn.Module) -> frozenset[str]:
 def plain_class(module: nn.Module) -> type[nn.Module]:
     """Give the class that a module had before it was extended; its own if it was not."""
     return getattr(type(module), BASE, type(module))
+
+
+def extension_counts(model: nn.Module) -> dict[str, int]:
+    """Count the modules that each extension was added to, by the extension's name."""
+    tables = (module.__dict__.get(EXTENSIONS, {}) for module in model.modules())
+    return dict(Counter(name for table in tables for name in table))

@@ -7,6 +7,10 @@ from importlib import import_module
 import click
 
 COMMANDS = {
+    "inspect": (
+        "surgery.cli.inspect:inspect",
+        "Show what a model is made of and what each part does; no weight is read.",
+    ),
     "plan": (
         "surgery.cli.plan:plan",
         "Show the exact change that a recipe makes; no weight is read.",

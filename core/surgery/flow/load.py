@@ -57,14 +57,21 @@ def load(
     check_manifest(folder, fast=fast)
     journal = read_journal((folder / JOURNAL).read_text("utf-8"), str(folder / JOURNAL))
     patient = _live(journal, model, folder) if model else _base(journal, folder, base, known, fast)
-    operation = _replay(journal, patient, known, folder)
+    operation = replay(journal, patient, known, folder)
     _land(journal, operation, folder)
     checks = prove(operation, families=known.families())
     demand(checks, str(folder))
     return Applied(operation, checks, journal.base)
 
 
-def _replay(journal: Journal, patient: Patient, known: Registry, folder: Path) -> Operation:
+def replay(journal: Journal, patient: Patient, known: Registry, folder: Path) -> Operation:
+    """Operate on a base, on meta or with weights, as a journal says.
+
+    Raises:
+        PluginError: a plugin that took part is missing.
+        SurgeryError: the base is not one on which this can be done.
+    """
+
     def find(entry: StepEntry) -> type[Surgery]:
         try:
             return known.surgery(entry.use)

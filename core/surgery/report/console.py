@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-WIDTH = 120
-"""Columns where stdout is no terminal."""
+WIDTH = 100_000
+"""Columns where stdout is no terminal: no line is ever cut."""
 
 
 def rendered(what: RenderableType) -> str:
@@ -17,7 +17,7 @@ def rendered(what: RenderableType) -> str:
     from rich.console import Console
 
     terminal = sys.stdout.isatty()
-    console = Console(width=None if terminal else WIDTH, highlight=False, soft_wrap=not terminal)
+    console = Console(width=None if terminal else WIDTH, highlight=False)
     with console.capture() as capture:
         console.print(what)
     return capture.get().rstrip("\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -128,10 +129,10 @@ def parse_rows(text: str) -> tuple[RowRange, ...]:
     """
     ranges = []
     for part in text.split(","):
-        first, _, last = part.strip().partition("-")
-        if not first.isdecimal() or (last and not last.isdecimal()):
+        found = re.fullmatch(r"\s*([0-9]+)(?:-([0-9]+))?\s*", part)
+        if not found:
             raise ValueError(f"expected rows such as '3-5,9', got {text!r}")
-        ranges.append((int(first), int(last or first) + 1))
+        ranges.append((int(found[1]), int(found[2] or found[1]) + 1))
     ranges.sort()
     if any(a >= b for a, b in ranges) or any(a[1] > b[0] for a, b in pairwise(ranges)):
         raise ValueError(f"expected rising ranges that do not overlap, got {text!r}")

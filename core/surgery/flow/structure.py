@@ -1,0 +1,82 @@
+"""Build the structure of whatever a command line names; no weight is read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from surgery.errors import PatientError, RecipeError, did_you_mean
+from surgery.flow.files import JOURNAL
+from surgery.flow.load import replay, source_of
+from surgery.hooks.registry import Registry
+from surgery.operate.journal import read_journal
+from surgery.operate.patient import Patient
+from surgery.operate.source import Source
+from surgery.recipe.messages import checked
+from surgery.recipe.nodes import node_of
+from surgery.recipe.read import read_recipe
+from surgery.recipe.shipped import shipped
+
+
+def build_structure(given: str, known: Registry) -> Patient:
+    """Build the structure of a model on meta.
+
+    Args:
+        given: a folder with a model; a folder that ``surgery apply`` wrote; ``SOURCE:NAME``, such
+            as a source's packaged model; a recipe file; or the name of a shipped recipe.
+        known: what the plugins offer.
+
+    Raises:
+        SurgeryError: nothing of the kind is there, or it cannot be built.
+    """
+    path = Path(given).expanduser()
+    if path.is_dir():
+        return _of_folder(path, known)
+    name, colon, option = given.partition(":")
+    if colon and name in known.names("source"):
+        return _source(known.source(name), option, given).build()
+    if path.is_file() or given in shipped():
+        return _of_recipe(str(path) if path.is_file() else given, known)
+    names = [*shipped(), *(f"{source}:" for source in known.names("source"))]
+    raise PatientError(
+        given,
+        "a folder with a model, SOURCE:NAME or a recipe",
+        "nothing of that name",
+        did_you_mean(given, names),
+    )
+
+
+def _of_folder(folder: Path, known: Registry) -> Patient:
+    """Build what a folder holds: the base, or what was made of it."""
+    if (folder / JOURNAL).is_file():
+        journal = read_journal((folder / JOURNAL).read_text("utf-8"), str(folder / JOURNAL))
+        base = source_of(journal.base, folder, None, known).build()
+        return replay(journal, base, known, folder).patient
+    readers = [name for name in known.names("source") if _option(known.source(name)) == "path"]
+    if len(readers) != 1:
+        found = f"{len(readers)} sources that can: {', '.join(readers) or 'none'}"
+        raise PatientError(str(folder), "one source that reads folders", found, "write SOURCE:PATH")
+    return _source(known.source(readers[0]), str(folder), str(folder)).build()
+
+
+def _of_recipe(recipe: str, known: Registry) -> Patient:
+    found = read_recipe(recipe, registry=known)
+    if found.patient is None:
+        raise RecipeError(f"{found.name}: patient", "a source", "nothing", "name a folder instead")
+    return found.patient.build()
+
+
+def _option(source: type[Source]) -> str | None:
+    """Give the one option that names a source's model: ``path``, or the only required one."""
+    fields = source.model_fields
+    needed = [name for name, one in fields.items() if one.is_required()]
+    return "path" if "path" in fields else needed[0] if len(needed) == 1 else None
+
+
+def _source(source: type[Source], text: str, given: str) -> Source:
+    name = _option(source)
+    if name is None:
+        raise PatientError(given, "a source with one option", source.name, "write a recipe")
+    made, problems = checked(source, node_of({name: text}), (given,))
+    if made is None or problems:
+        raise problems[0][1]
+    return made

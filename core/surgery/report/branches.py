@@ -1,0 +1,104 @@
+"""An anatomy as branches: sites under their names, equal numbered ones folded into one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from math import prod
+
+from surgery.anatomy.numbers import ranges_text
+from surgery.anatomy.site import Site
+
+
+@dataclass
+class Branch:
+    """What lies under one name.
+
+    Attributes:
+        name: the last part of the path; numbers as ranges where branches were folded.
+        copies: how many equal branches this one stands for.
+        sites: the sites of exactly this path: one, several parts of a fused weight, or none.
+        children: the branches below.
+    """
+
+    name: str
+    copies: int = 1
+    sites: list[Site] = field(default_factory=list)
+    children: list[Branch] = field(default_factory=list)
+
+    @property
+    def own(self) -> list[Branch]:
+        """The raw parameters that do nothing else than the module, such as a bias."""
+        roles = frozenset().union(*(site.roles for site in self.sites))
+        return [c for c in self.children if c.copies == 1 and _is_plain(c, roles)]
+
+    @property
+    def below(self) -> list[Branch]:
+        """The branches that have lines of their own."""
+        own = {id(child) for child in self.own}
+        return [child for child in self.children if id(child) not in own]
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers the weights here and below have, one copy; a tied one at each place."""
+        here = prod(self.sites[0].shape) if self.sites and self.sites[0].parameter else 0
+        return here + sum(child.copies * child.parameters for child in self.children)
+
+
+def branches(sites: Iterable[Site]) -> Branch:
+    """Give the sites as one branch, equal numbered branches folded.
+
+    Args:
+        sites: the sites; what lies above them needs no sites of its own.
+    """
+    top = Branch("")
+    known = {"": top}
+    for site in sites:
+        _at(site.path, known).sites.append(site)
+    _fold(top, {})
+    return top
+
+
+def _at(path: str, known: dict[str, Branch]) -> Branch:
+    """Give the branch of a path; what is missing above it is made."""
+    missing = []
+    while path not in known:
+        missing.append(path)
+        path = path.rpartition(".")[0]
+    found = known[path]
+    for path in reversed(missing):
+        branch = known[path] = Branch(path.rpartition(".")[2])
+        found.children.append(branch)
+        found = branch
+    return found
+
+
+def _fold(branch: Branch, numbers: dict[object, int]) -> int:
+    """Fold equal numbered branches, innermost first; give a number that equal ones share."""
+    groups: dict[object, list[Branch]] = {}
+    order = []
+    for child in branch.children:
+        kind = _fold(child, numbers)
+        key = (kind, True) if child.name.isdecimal() else (kind, child.name)
+        groups.setdefault(key, []).append(child)
+    for key, equal in groups.items():
+        first = equal[0]
+        if len(equal) > 1:
+            first.name, first.copies = ranges_text(int(c.name) for c in equal), len(equal)
+        order.append((first.name, key))
+    branch.children = [equal[0] for equal in groups.values()]
+    meaning = (tuple(map(_kind, branch.sites)), tuple(order))
+    return numbers.setdefault(meaning, len(numbers))
+
+
+def _kind(site: Site) -> object:
+    rows = tuple(sorted(site.rows.items()))
+    facts = (site.types, site.roles, rows, site.shape, site.evidence, site.tower, site.direct)
+    return (*facts, len(site.paths), site.is_parameter)
+
+
+def _is_plain(branch: Branch, roles: frozenset[str]) -> bool:
+    if len(branch.sites) != 1 or branch.children:
+        return False
+    site = branch.sites[0]
+    return site.is_parameter and site.roles <= roles and not site.rows

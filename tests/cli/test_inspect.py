@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from tests.cli.conftest import Run
+
+CONFIG = {
+    "vocab_size": 64, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 3,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 32,
+}  # fmt: skip
+RECIPE = """
+recipe: 1
+patient: {source: hf, path: ./base}
+surgeries:
+  - use: lora
+    at: {role: attention.q}
+    with: {rank: 2}
+output: {path: ./out}
+"""
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    LlamaForCausalLM(LlamaConfig(**CONFIG)).save_pretrained(tmp_path / "base")
+    return tmp_path / "base"
+
+
+def test_a_folder_is_inspected_without_its_weights(surgery_command: Run, base: Path) -> None:
+    (base / "model.safetensors").unlink()
+    done = surgery_command("inspect", "base")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "0-2 x3 LlamaDecoderLayer" in done.stdout
+    assert "q_proj Linear [16, 16] 256 parameters attention.q (trace)" in done.stdout
+
+
+def test_json_lists_the_sites_of_a_role(surgery_command: Run, base: Path) -> None:
+    done = surgery_command("inspect", "hf:base", "--role", "attention.k", "--json")
+    answer = json.loads(done.stdout)
+    assert answer["ok"] is True
+    assert [site["path"] for site in answer["sites"]] == [
+        f"model.layers.{n}.self_attn.k_proj" for n in range(3)
+    ]
+
+
+def test_a_recipe_names_its_patient(surgery_command: Run, base: Path, tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text(RECIPE)
+    done = surgery_command("inspect", "r.yaml", "--depth", "1")
+    assert "model LlamaForCausalLM" in done.stdout
+    assert "q_proj" not in done.stdout
+
+
+def test_what_an_apply_wrote_is_inspected_with_its_surgeries(
+    surgery_command: Run, base: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "r.yaml").write_text(RECIPE)
+    assert surgery_command("apply", "r.yaml").returncode == 0
+    done = surgery_command("inspect", "out")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "extends 3 modules" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (["nothing"], 1, "a folder with a model, SOURCE:NAME or a recipe"),
+        (["qickstart"], 1, "did you mean 'quickstart'"),
+        (["."], 1, "config.json"),
+        (["base", "--role", "attention.w"], 1, "attention.q (3)"),
+        (["base", "--depth", "-1"], 2, "--depth"),
+        (["demo:maxilm"], 2, "'minilm'"),
+        ([], 2, "MODEL"),
+        (["broken.yaml"], 2, "broken.yaml"),
+        (["bare.yaml"], 2, "a source"),
+    ],
+)
+def test_mistakes_are_one_line(
+    surgery_command: Run, base: Path, tmp_path: Path, arguments: list[str], status: int, words: str
+) -> None:
+    (tmp_path / "broken.yaml").write_text("[1, 2")
+    (tmp_path / "bare.yaml").write_text("recipe: 1\nsurgeries: [{use: freeze}]\n")
+    done = surgery_command("inspect", *arguments)
+    assert done.returncode == status
+    assert done.stdout == ""
+    assert words in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
