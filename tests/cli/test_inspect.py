@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from surgery.cli import main
 from tests.cli.conftest import Run
 
 CONFIG = {
@@ -24,7 +25,8 @@ output: {path: ./out}
 
 
 @pytest.fixture
-def base(tmp_path: Path) -> Path:
+def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
     LlamaForCausalLM(LlamaConfig(**CONFIG)).save_pretrained(tmp_path / "base")
     return tmp_path / "base"
 
@@ -37,30 +39,31 @@ def test_a_folder_is_inspected_without_its_weights(surgery_command: Run, base: P
     assert "q_proj Linear [16, 16] 256 parameters attention.q (trace)" in done.stdout
 
 
-def test_json_lists_the_sites_of_a_role(surgery_command: Run, base: Path) -> None:
-    done = surgery_command("inspect", "hf:base", "--role", "attention.k", "--json")
-    answer = json.loads(done.stdout)
+def test_json_lists_the_sites_of_a_role(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", "hf:./base", "--role", "attention.k", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
     assert answer["ok"] is True
     assert [site["path"] for site in answer["sites"]] == [
         f"model.layers.{n}.self_attn.k_proj" for n in range(3)
     ]
 
 
-def test_a_recipe_names_its_patient(surgery_command: Run, base: Path, tmp_path: Path) -> None:
-    (tmp_path / "r.yaml").write_text(RECIPE)
-    done = surgery_command("inspect", "r.yaml", "--depth", "1")
-    assert "model LlamaForCausalLM" in done.stdout
-    assert "q_proj" not in done.stdout
+def test_a_recipe_names_its_patient(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("r.yaml").write_text(RECIPE)
+    assert main(["inspect", "r.yaml", "--depth", "1"]) == 0
+    text = capsys.readouterr().out
+    assert "model LlamaForCausalLM" in text
+    assert "q_proj" not in text
 
 
 def test_what_an_apply_wrote_is_inspected_with_its_surgeries(
-    surgery_command: Run, base: Path, tmp_path: Path
+    base: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "r.yaml").write_text(RECIPE)
-    assert surgery_command("apply", "r.yaml").returncode == 0
-    done = surgery_command("inspect", "out")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "extends 3 modules" in done.stdout
+    Path("r.yaml").write_text(RECIPE)
+    assert main(["apply", "r.yaml", "--quiet"]) == 0
+    capsys.readouterr()
+    assert main(["inspect", "out"]) == 0
+    assert "extends 3 modules" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -78,12 +81,16 @@ def test_what_an_apply_wrote_is_inspected_with_its_surgeries(
     ],
 )
 def test_mistakes_are_one_line(
-    surgery_command: Run, base: Path, tmp_path: Path, arguments: list[str], status: int, words: str
+    base: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    status: int,
+    words: str,
 ) -> None:
-    (tmp_path / "broken.yaml").write_text("[1, 2")
-    (tmp_path / "bare.yaml").write_text("recipe: 1\nsurgeries: [{use: freeze}]\n")
-    done = surgery_command("inspect", *arguments)
-    assert done.returncode == status
-    assert done.stdout == ""
-    assert words in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+    Path("broken.yaml").write_text("[1, 2")
+    Path("bare.yaml").write_text("recipe: 1\nsurgeries: [{use: freeze}]\n")
+    assert main(["inspect", *arguments]) == status
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert words in shown.err
+    assert len(shown.err.strip().splitlines()) == 1

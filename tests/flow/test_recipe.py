@@ -25,7 +25,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 def stir(model: torch.nn.Module) -> None:
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
+        for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter += torch.randn(parameter.shape) * 0.1
 
@@ -77,9 +77,7 @@ def test_what_was_saved_loads_with_its_flags_and_values(recipe: Path, run: Run) 
     assert all(torch.equal(state[name], reader.get(name)) for name in reader.entries)
 
 
-def test_only_changed_tensors_are_written_unless_all_are_asked_for(
-    recipe: Path, run: Run
-) -> None:
+def test_only_changed_tensors_are_written_unless_all_are_asked_for(recipe: Path, run: Run) -> None:
     assert run("apply", recipe).status == 0
     assert not (recipe.parent / "out" / "model.safetensors").exists()
     full = run("apply", recipe, "--output", recipe.parent / "full", "--set", "output.save=full")
@@ -165,9 +163,7 @@ def test_a_journal_that_does_not_fit_its_tensors_does_not_load(
         surgery.load(recipe.parent / "out")
 
 
-def test_a_missing_plugin_is_named_with_the_line_that_installs_it(
-    recipe: Path, run: Run
-) -> None:
+def test_a_missing_plugin_is_named_with_the_line_that_installs_it(recipe: Path, run: Run) -> None:
     assert run("apply", recipe).status == 0
 
     def change(journal: Any) -> None:
@@ -193,9 +189,7 @@ def test_initial_values_do_not_depend_on_the_other_sites(
     recipe: Path, base: Path, run: Run
 ) -> None:
     assert run("apply", recipe).status == 0
-    narrow = [
-        {"use": "lora", "at": {"role": "attention.v", "layers": 2}, "with": {"rank": 2}}
-    ]
+    narrow = [{"use": "lora", "at": {"role": "attention.v", "layers": 2}, "with": {"rank": 2}}]
     write_recipe(recipe, surgeries=narrow, output={"path": "./narrow"})
     assert run("apply", recipe).status == 0
     wide = TensorReader(recipe.parent / "out" / "changed.safetensors")
@@ -217,9 +211,7 @@ def test_the_peft_folder_of_an_output_loads_with_peft(recipe: Path, base: Path, 
     assert "did you mean 'peft'" in run("apply", recipe).err
 
 
-def test_output_for_machines_is_one_object_and_remarks_go_to_stderr(
-    recipe: Path, run: Run
-) -> None:
+def test_output_for_machines_is_one_object_and_remarks_go_to_stderr(recipe: Path, run: Run) -> None:
     ran = run("apply", recipe, "--json")
     assert ran.json["ok"] is True
     assert "load" in ran.err

@@ -95,7 +95,10 @@ def test_rows_of_an_embedding_train_alone_and_its_tied_head_sees_them(model: Sma
     answer = model(IDS)
     applied = surgery.apply(
         model,
-        [{"use": "freeze"}, {"use": "unfreeze", "at": {"path": "embed"}, "with": {"rows": "3,7-8"}}],
+        [
+            {"use": "freeze"},
+            {"use": "unfreeze", "at": {"path": "embed"}, "with": {"rows": "3,7-8"}},
+        ],
     )
     assert trainable(model) == {"embed.rows_weight"}
     assert torch.equal(model(IDS), answer)
@@ -115,9 +118,7 @@ def test_rows_of_an_embedding_train_alone_and_its_tied_head_sees_them(model: Sma
 @pytest.mark.parametrize("rows", ["", "a", "3-", "5-4", "1,1", "2-4,3", "-1"])
 def test_rows_that_are_no_rows_are_errors(model: Small, rows: str) -> None:
     with pytest.raises(Problems, match="rows"):
-        surgery.apply(
-            model, {"use": "unfreeze", "at": {"path": "embed"}, "with": {"rows": rows}}
-        )
+        surgery.apply(model, {"use": "unfreeze", "at": {"path": "embed"}, "with": {"rows": rows}})
 
 
 def test_rows_beyond_the_last_are_refused(model: Small) -> None:

@@ -97,10 +97,12 @@ class Tags(HTMLParser):
 
 @pytest.mark.parametrize("field", ["path", "type", "role", "note", "row"])
 def test_names_of_strangers_are_harmless(field: str) -> None:
-    bad = {key: HOSTILE if key == field else "fine" for key in ("path", "type", "role", "note", "row")}
+    bad = {
+        key: HOSTILE if key == field else "fine" for key in ("path", "type", "role", "note", "row")
+    }
     site = Site(
-        bad["path"], (bad["path"],), bad["path"], (bad["type"],), frozenset([bad["role"], bad["row"]]),
-        {bad["row"]: ((0, 1),)}, shape=(2,),
+        bad["path"], (bad["path"],), bad["path"], (bad["type"],),
+        frozenset([bad["role"], bad["row"]]), {bad["row"]: ((0, 1),)}, shape=(2,),
     )  # fmt: skip
     anatomy = Anatomy((site,), notes=(bad["note"],))
     parser = Tags()

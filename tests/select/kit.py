@@ -45,10 +45,8 @@ def two_towers() -> Anatomy:
     )  # fmt: skip
     bias = Site("scale", ("scale",), "scale", ("Parameter",), shape=(8,))
     model = Site("", ("",), None, ("TwoTowers", "PreTrainedModel", "Module"))
-    return Anatomy(
-        (model, embedding, *layers("text.layers", 12, "text"), *layers("vision.blocks", 4, "vision"), bias),
-        traced=True,
-    )  # fmt: skip
+    blocks = [*layers("text.layers", 12, "text"), *layers("vision.blocks", 4, "vision")]
+    return Anatomy((model, embedding, *blocks, bias), traced=True)
 
 
 def fused_model() -> Anatomy:

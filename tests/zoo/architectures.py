@@ -14,7 +14,8 @@ DEPTH = 2
 _COUNTS = (
     "num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers", "decoder_layers",
     "num_decoder_layers", "num_encoder_layers", "depth", "num_hidden_layers_text", "layers",
-    "encoder_num_hidden_layers", "decoder_num_hidden_layers", "num_block_records", "text_num_hidden_layers",
+    "encoder_num_hidden_layers", "decoder_num_hidden_layers", "num_block_records",
+    "text_num_hidden_layers",
 )  # fmt: skip
 _LISTS = ("layer_types", "mlp_layer_types", "attn_layer_types", "layers_block_type")
 

@@ -77,6 +77,10 @@ def _index(tensor: Tensor, key: Any) -> Any:
     return tensor.new_empty(shape)
 
 
+def _masked(tensor: Tensor, mask: Tensor, **_: Any) -> Any:
+    return tensor.expand((tensor * mask).shape).reshape(-1)
+
+
 def _repeat(tensor: Tensor, repeats: Any = None, *_: Any, **kwargs: Any) -> Any:
     if not isinstance(repeats, Tensor):
         return NotImplemented
@@ -99,9 +103,7 @@ _INVENT = {
     "nonzero": _nonzero,
     "argwhere": _nonzero,
     "where": _where,
-    "masked_select": lambda tensor, mask, **_: tensor.expand(
-        torch.broadcast_tensors(tensor, mask)[0].shape
-    ).reshape(-1),
+    "masked_select": _masked,
     "__getitem__": _index,
     "repeat_interleave": _repeat,
     "equal": lambda one, other: False,

@@ -70,7 +70,8 @@ def _attention(call: Attention, readings: Readings) -> Iterator[str]:
                 continue
             rows = rows_at(known, origin) if origin in fused else None
             if origin in fused and rows is None:
-                yield f"{', '.join(sorted(origin.weights))}: the rows of {role} could not be followed"
+                names = ", ".join(sorted(origin.weights))
+                yield f"{names}: the rows of {role} could not be followed"
             for name in origin.weights:
                 readings[name].add(role, _moved(rows, origin))
     for origin in call.proj:
@@ -132,10 +133,11 @@ def _gated(glu: tuple[Known, Known], feeding: frozenset[Origin], readings: Readi
     """Add gate and up, told apart by the activation; False where both sides are the same rows."""
     gate, up = glu
     shared = gate.origins & up.origins & feeding
-    rows = {(side, o): _moved(rows_at(known, o), o) for side, known in (("mlp.gate", gate), ("mlp.up", up)) for o in shared}  # fmt: skip
+    sides = {"mlp.gate": gate, "mlp.up": up}
+    rows = {(role, o): _moved(rows_at(sides[role], o), o) for role in sides for o in shared}
     if any(rows["mlp.gate", o] == rows["mlp.up", o] for o in shared):
         return False
-    for role, known in (("mlp.gate", gate), ("mlp.up", up)):
+    for role, known in sides.items():
         for o in known.origins & feeding:
             for name in o.weights:
                 readings[name].add(role, rows.get((role, o)))

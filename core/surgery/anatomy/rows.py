@@ -118,11 +118,13 @@ class _Carrier:
         ]
         fitting = [c for c in found if _fits(c.shape, shape)]
         if fitting:
-            return fitting[0].expand(shape)
+            first: Tensor = fitting[0].expand(shape)
+            return first
         if not found:
             return None
         self.bags.add(id(known))
-        return torch.unique(torch.cat([carried.reshape(-1) for carried in found]))
+        bag: Tensor = torch.unique(torch.cat([carried.reshape(-1) for carried in found]))
+        return bag
 
 
 def _flat(value: Any) -> Iterable[Any]:
@@ -145,11 +147,12 @@ def _numbered(shape: torch.Size, axis: int) -> Tensor:
 
 
 VIEWS = {
-    "view", "reshape", "view_as", "transpose", "transpose_", "permute", "chunk", "split", "tensor_split",
-    "split_with_sizes", "narrow", "select", "__getitem__", "unsqueeze", "squeeze", "expand",
-    "expand_as", "flatten", "unflatten", "unbind", "movedim", "moveaxis", "swapaxes", "swapdims",
-    "repeat", "repeat_interleave", "index_select", "cat", "concat", "concatenate", "stack", "t",
-    "flip", "roll", "unfold", "tile", "hsplit", "vsplit", "dsplit", "contiguous", "clone", "pad",
-    "broadcast_to", "ravel", "swapaxes_", "__get__", "as_strided", "rot90", "gather", "take_along_dim",
+    "view", "reshape", "view_as", "transpose", "transpose_", "permute", "chunk", "split",
+    "tensor_split", "split_with_sizes", "narrow", "select", "__getitem__", "unsqueeze",
+    "squeeze", "expand", "expand_as", "flatten", "unflatten", "unbind", "movedim", "moveaxis",
+    "swapaxes", "swapdims", "repeat", "repeat_interleave", "index_select", "cat", "concat",
+    "concatenate", "stack", "t", "flip", "roll", "unfold", "tile", "hsplit", "vsplit", "dsplit",
+    "contiguous", "clone", "pad", "broadcast_to", "ravel", "swapaxes_", "__get__", "as_strided",
+    "rot90", "gather", "take_along_dim",
 }  # fmt: skip
 """Functions that move values and change none: they carry row numbers as they carry data."""

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
-from typing import Any
-
 from torch import nn
 
 from surgery.anatomy.extended import own_tensors, plain_class
@@ -26,7 +23,7 @@ def structure(model: nn.Module) -> list[Site]:
                 path,
                 paths[id(module)],
                 parameter=None if weight is None else _join(path, "weight"),
-                types=_types(plain_class(module)),
+                types=types_of(plain_class(module)),
                 shape=() if weight is None else tuple(weight.shape),
             )
         )
@@ -50,8 +47,12 @@ def _join(path: str, leaf: str) -> str:
     return f"{path}.{leaf}" if path else leaf
 
 
-@cache
-def _types(kind: Any) -> tuple[str, ...]:
+_TYPES: dict[type, tuple[str, ...]] = {}
+
+
+def types_of(kind: type[nn.Module]) -> tuple[str, ...]:
     """Give the names of a class and its bases up to ``Module``."""
-    names = [base.__name__ for base in kind.__mro__ if issubclass(base, nn.Module)]
-    return tuple(dict.fromkeys(names))
+    if kind not in _TYPES:
+        names = [base.__name__ for base in kind.__mro__ if issubclass(base, nn.Module)]
+        _TYPES[kind] = tuple(dict.fromkeys(names))
+    return _TYPES[kind]

@@ -230,8 +230,8 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
 _STORES = {"__setitem__", "copy_", "index_add_", "index_copy_", "masked_scatter_", "scatter_"}
 ACTIVATIONS = {
     "relu", "relu_", "gelu", "silu", "silu_", "sigmoid", "sigmoid_", "tanh", "tanh_", "hardswish",
-    "leaky_relu", "elu", "selu", "celu", "mish", "erf", "softplus", "relu6", "hardtanh", "logsigmoid",
-    "prelu", "hardsigmoid", "softsign",
+    "leaky_relu", "elu", "selu", "celu", "mish", "erf", "softplus", "relu6", "hardtanh",
+    "logsigmoid", "prelu", "hardsigmoid", "softsign",
 }  # fmt: skip
 
 Handler = Callable[[Trace, Any, tuple[Any, ...], dict[str, Any]], bool]

@@ -9,7 +9,7 @@ import click
 COMMANDS = {
     "inspect": (
         "surgery.cli.inspect:inspect",
-        "Show what a model is made of and what each part does; no weight is read.",
+        "Show what a model is made of and what each part does.",
     ),
     "plan": (
         "surgery.cli.plan:plan",

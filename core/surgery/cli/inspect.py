@@ -30,7 +30,7 @@ def inspect(
     depth: int | None,
     trust_remote_code: bool,
 ) -> None:
-    """Show what a model is made of and what each part does; no weight is read.
+    """Show what a model is made of and what each part does.
 
     MODEL is a folder with a model or one that `surgery apply` wrote, SOURCE:NAME such as
     demo:minilm, a recipe file, or the name of a shipped recipe (see `surgery recipes`); of a

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from torch import nn
@@ -49,14 +48,21 @@ class HeldInEval(Behaviour):
         return self
 
 
-@cache
-def behaving(behaviour: Any, base: Any) -> type[nn.Module]:
-    """Give the class that is ``base`` with a behaviour in front; ``base`` if it has it already."""
+_CLASSES: dict[tuple[type, type], type[nn.Module]] = {}
+
+
+def behaving(behaviour: type[Behaviour], base: type[nn.Module]) -> type[nn.Module]:
+    """Give the class that is ``base`` with a behaviour in front; ``base`` if it has it already.
+
+    The same two classes always give the same class.
+    """
     if issubclass(base, behaviour):
-        return cast("type[nn.Module]", base)
-    inner = getattr(base, BASE, base)
-    name = behaviour.__name__ + base.__name__
-    return type(name, (behaviour, base), {"__module__": __name__, BASE: inner})
+        return base
+    key = (behaviour, base)
+    if key not in _CLASSES:
+        names = {"__module__": __name__, BASE: getattr(base, BASE, base)}
+        _CLASSES[key] = type(behaviour.__name__ + base.__name__, key, names)
+    return _CLASSES[key]
 
 
 def base_parameters(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Parameter]]:

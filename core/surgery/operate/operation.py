@@ -9,7 +9,7 @@ from functools import cached_property
 from surgery.anatomy.select import Selection, select
 from surgery.anatomy.site import Anatomy, Site
 from surgery.anatomy.walk import walk
-from surgery.errors import RefusedError
+from surgery.errors import IntegrityError, RefusedError
 from surgery.operate.claims import Claims
 from surgery.operate.family import Family
 from surgery.operate.patient import Patient
@@ -137,6 +137,7 @@ def _plan_step(
     step: Step, patient: Patient, reading: _Reading, known: tuple[Site, ...] | None
 ) -> PlannedStep:
     if known is not None:
+        _check_there(step, known, patient)
         _refuse(step, known)
         return _planned(step, patient, known)
     selection = _select(step, reading, step.at.needs_trace)
@@ -144,6 +145,23 @@ def _plan_step(
         selection = _select(step, reading, True)
     _refuse(step, selection)
     return _planned(step, patient, tuple(selection), tuple(selection.coverage()))
+
+
+def _check_there(step: Step, sites: Sequence[Site], patient: Patient) -> None:
+    """Check that a model has the sites of a record, with the shapes that they had."""
+    modules = dict(patient.model.named_modules(remove_duplicate=False))
+    for site in sites:
+        path, _, leaf = (site.parameter or "").rpartition(".")
+        found = modules[path]._parameters.get(leaf) if path in modules else None
+        there = site.parameter is not None or site.path in modules
+        if not there or (site.parameter and (found is None or tuple(found.shape) != site.shape)):
+            has = "nothing there" if found is None else f"shape {tuple(found.shape)}"
+            raise IntegrityError(
+                f"{step.where} ({step.surgery.name})",
+                f"the site {site.path} with shape {site.shape}",
+                has,
+                "is this the base that the record was made on?",
+            )
 
 
 def _select(step: Step, reading: _Reading, traced: bool) -> Selection:

@@ -61,7 +61,9 @@ class Transaction:
         self._step = 0
         self._undo: list[Callable[[], object]] = []
         self._placed: dict[int, tuple[Tensor, Slot]] = {}
-        self._modules = dict(patient.model.named_modules(remove_duplicate=False))
+        self._modules: dict[str, nn.Module] = dict(
+            patient.model.named_modules(remove_duplicate=False)
+        )
         self.base = list(named_tensors(patient.model))
         self.before = table_of(self.base)
 

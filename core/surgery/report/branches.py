@@ -79,7 +79,7 @@ def _fold(branch: Branch, numbers: dict[object, int]) -> int:
     order = []
     for child in branch.children:
         kind = _fold(child, numbers)
-        key = (kind, True) if child.name.isdecimal() else (kind, child.name)
+        key: object = (kind, None if child.name.isdecimal() else child.name)
         groups.setdefault(key, []).append(child)
     for key, equal in groups.items():
         first = equal[0]

@@ -71,6 +71,8 @@ def _form(path: str, leaf: str, group: list[tuple[nn.Module, Branch]]) -> Form:
         return _parameter(
             replace(form, name=f"{path}.{leaf}", target_module=False), module, first, a, b
         )
+    if getattr(module, "groups", 1) != 1:
+        raise _cannot(path, "a convolution in groups")
     if first.kind == EMBEDDING:
         tensors = {f"{path}.lora_embedding_A": a, f"{path}.lora_embedding_B": b}
         return replace(form, tensors=tensors)

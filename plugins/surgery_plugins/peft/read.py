@@ -144,8 +144,8 @@ def _check_paths(saved: list[Saved], model: nn.Module, folder: Path) -> None:
             str(folder),
             [
                 PatientError(
-                    f"{folder / WEIGHTS}: {one.key}", "a module of the model", f"none at {one.path}",
-                    "is this the adapter's base?",
+                    f"{folder / WEIGHTS}: {one.key}", "a module of the model",
+                    f"none at {one.path}", "is this the adapter's base?",
                 )
                 for one in lost[:20]
             ],

@@ -39,7 +39,7 @@ class HfSource(Source):
     seed: int = Field(default=0, ge=0, description="Seed of random weights.")
     may_differ: list[str] = Field(
         default_factory=list,
-        description="Names of tensors that may be missing from the weights or unknown to the model.",
+        description="Tensors that may be missing from the weights or unknown to the model.",
     )
     trust_remote_code: bool = Field(
         default=False,
