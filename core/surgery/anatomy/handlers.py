@@ -60,6 +60,49 @@ def _pick(trace: Trace, out: Any, args: tuple[Any, ...], kwargs: dict[str, Any])
     return True
 
 
+@handles("__setitem__")
+def _set(trace: Trace, out: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Let values that are stored into a tensor be part of it from then on."""
+    target, key, value = args
+    stored = trace.known(value)
+    if stored is None:
+        return True
+    before = trace.known(target) or Known(target)
+    joined = union([before, stored])
+    trace.keep(Known(target, **joined, made=(store, (before, key, stored), {}, 0)))
+    return True
+
+
+def store(target: Tensor, key: Any, value: Tensor) -> Tensor:
+    """Give a copy of a tensor with values stored in it."""
+    copy = target.clone()
+    copy[key] = value
+    return copy
+
+
+@handles("copy_")
+def _copy(trace: Trace, out: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Let values that are copied into a view be part of what it is a view of."""
+    target, stored = args[0], trace.known(_argument(args, kwargs, 1, "src"))
+    if stored is None:
+        return True
+    whole = target if target._base is None else target._base
+    before = trace.known(whole) or Known(whole)
+    place = (tuple(target.shape), target.stride(), target.storage_offset())
+    for tensor in (whole, target):
+        joined = union([before, stored])
+        made = (store_at, (before, place, stored), {}, 0) if tensor is whole else None
+        trace.keep(Known(tensor, **joined, made=made))
+    return True
+
+
+def store_at(whole: Tensor, place: tuple[Any, Any, int], value: Tensor) -> Tensor:
+    """Give a copy of a tensor with values stored where a view of it lies."""
+    copy = whole.contiguous().clone()
+    copy.as_strided(*place).copy_(value)
+    return copy
+
+
 @handles("matmul", "__matmul__", "mm", "bmm", "mv", "_grouped_mm", "grouped_mm")
 def _matmul(trace: Trace, out: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     left, right = _argument(args, kwargs, 0, "input"), _argument(args, kwargs, 1, "other", "mat2")

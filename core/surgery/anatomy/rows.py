@@ -31,7 +31,7 @@ def rows_at(known: Known, origin: Origin) -> tuple[RowRange, ...] | None:
     if carried is None:
         return None
     found = torch.unique(carried)
-    return ranges_of(found[found >= 0].tolist())
+    return ranges_of(found[found >= 0].tolist()) or None
 
 
 def ranges_of(numbers: Iterable[int]) -> tuple[RowRange, ...]:
@@ -147,7 +147,7 @@ def _numbered(shape: torch.Size, axis: int) -> Tensor:
 
 
 VIEWS = {
-    "view", "reshape", "view_as", "transpose", "transpose_", "permute", "chunk", "split",
+    "store", "store_at", "view", "reshape", "view_as", "transpose", "transpose_", "permute", "chunk", "split",
     "tensor_split", "split_with_sizes", "narrow", "select", "__getitem__", "unsqueeze",
     "squeeze", "expand", "expand_as", "flatten", "unflatten", "unbind", "movedim", "moveaxis",
     "swapaxes", "swapdims", "repeat", "repeat_interleave", "index_select", "cat", "concat",

@@ -102,6 +102,8 @@ class Trace(TorchFunctionMode):
         """Pass provenance on through any other operation: the union of the inputs'."""
         name = func.__name__
         results = (out,) if isinstance(out, Tensor) else out
+        if name in _FRESH:
+            return
         if name in _STORES:
             results = (args[0],)
         if not isinstance(results, tuple | list):
@@ -227,7 +229,13 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
             yield from tensors_in(item)
 
 
-_STORES = {"__setitem__", "copy_", "index_add_", "index_copy_", "masked_scatter_", "scatter_"}
+_STORES = {"index_add_", "index_copy_", "masked_scatter_", "scatter_"}
+_FRESH = {
+    "new_empty", "new_zeros", "new_ones", "new_full", "new_tensor", "empty_like", "zeros_like",
+    "ones_like", "full_like", "rand_like", "randn_like",
+}  # fmt: skip
+"""Functions that take shape and dtype of a tensor, and no value."""
+
 ACTIVATIONS = {
     "relu", "relu_", "gelu", "silu", "silu_", "sigmoid", "sigmoid_", "tanh", "tanh_", "hardswish",
     "leaky_relu", "elu", "selu", "celu", "mish", "erf", "softplus", "relu6", "hardtanh",

@@ -90,7 +90,7 @@ def operate(
         SurgeryError: a step selects nothing, is refused or contradicts another; the patient is
             then as before.
     """
-    operation = Operation(patient, Transaction(patient), seed)
+    operation = Operation(patient, Transaction(patient), seed, notes=list(patient.notes))
     reading = _Reading(patient, families)
     claims = Claims()
     try:

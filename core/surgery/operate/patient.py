@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ class Patient:
         tokenizer: its one tokenizer, or None.
         processor: its processor, which holds the same tokenizer, or None.
         inputs: keyword arguments for one forward, or None where the walker has to guess.
+        notes: what its reader should know, such as a part that could not be built.
     """
 
     model: nn.Module
@@ -26,3 +27,4 @@ class Patient:
     tokenizer: Any = None
     processor: Any = None
     inputs: dict[str, Any] | None = None
+    notes: list[str] = field(default_factory=list)

@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from surgery.checkpoint.index import open_checkpoint
-from surgery.errors import PatientError, did_you_mean
+from surgery.errors import PatientError
 from surgery.operate.patient import Patient
 from surgery.operate.source import Source
 from surgery.operate.trust import demand_trust
-from surgery_plugins.sources import transformers as hf
+from surgery_plugins.sources.configuration import (
+    class_of,
+    config_of,
+    dtype_for,
+    keep_in_float32,
+    read_config,
+    refuse_slips,
+)
+from surgery_plugins.sources.transformers import (
+    COMPANIONS,
+    complaints,
+    library,
+    processor_of,
+    quietly,
+    raise_complaints,
+    tokenizer_of,
+)
 
 if TYPE_CHECKING:
     from torch import nn
+
+_FETCHED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
 
 
 class HfSource(Source):
@@ -53,35 +72,25 @@ class HfSource(Source):
         return self
 
     def build(self) -> Patient:
-        """Build the structure on meta; the tokenizer for real."""
+        """Build the structure on meta; tokenizer and processor for real."""
         import torch
 
-        config, cls = self._config()
-        with hf.quietly(self._where), torch.device("meta"):
-            model = cls._from_config(config, **self._dtype()).eval()
-        return self._patient(model, config)
+        config, cls, dtype = self._config()
+        with quietly(self._where), torch.device("meta"):
+            model = cls._from_config(config, **_dtype(dtype)).eval()
+        keep_in_float32(model, dtype)
+        return self._patient(model)
 
     def load(self) -> Patient:
         """Read the weights, after their files were checked; every one must land."""
-        config, cls = self._config()
-        if self.path is None:
-            return self._patient(self._drawn(config, cls), config)
-        folder = self._folder()
-        open_checkpoint(folder)
-        with hf.quietly(self._where):
-            model, info = cls.from_pretrained(
-                folder,
-                config=config,
-                output_loading_info=True,
-                local_files_only=True,
-                use_safetensors=True,
-                trust_remote_code=self.trust_remote_code,
-                **self._dtype(),
-            )
-        hf.raise_complaints(
-            hf.complaints(info, _harmless(model) | frozenset(self.may_differ)), self._where
-        )
-        return self._patient(model.eval(), config)
+        config, cls, dtype = self._config()
+        with quietly(self._where), _seeded(self.seed):
+            if self.path is None:
+                model = cls._from_config(config, **_dtype(dtype)).eval()
+                keep_in_float32(model, dtype)
+            else:
+                model = self._read(cls, config, dtype)
+        return self._patient(model)
 
     def weights(self) -> Mapping[str, Path]:
         """Give the checked safetensors files; none for random weights."""
@@ -92,7 +101,7 @@ class HfSource(Source):
         if self.path is None:
             return {}
         folder = self._folder()
-        return {name: folder / name for name in hf.COMPANIONS if (folder / name).is_file()}
+        return {name: folder / name for name in COMPANIONS if (folder / name).is_file()}
 
     def save(self, patient: Patient, folder: Path) -> None:
         """Write all weights of the base's own tensors with transformers."""
@@ -106,72 +115,82 @@ class HfSource(Source):
         }
         state = {n: t for n, t in patient.model.state_dict().items() if n not in added}
         model: Any = patient.model
-        with hf.quietly(self._where):
+        with quietly(self._where):
             model.save_pretrained(folder, state_dict=state)
 
-    def _config(self) -> tuple[Any, Any]:
-        transformers = hf.library("patient.source: hf")
-        given = self.from_config
-        if isinstance(given, dict):
-            config = self._read(transformers, dict(given), "patient.from_config")
-        else:
-            folder = self._folder() if given is None else Path(given).expanduser()
-            folder = folder.parent if folder.name == "config.json" else folder
-            if self.trust_remote_code:
-                demand_trust(self._where)
-                with hf.quietly(self._where):
-                    config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=True)
-            else:
-                config = self._read(transformers, hf.read_config(folder), str(folder))
-        return config, hf.class_of(config, self.architecture, self._where)
+    def moved(self, path: str) -> Source:
+        """Give the source of the same model where it lies in a folder of its own."""
+        return self.model_copy(update={"path": path, "from_config": None, "revision": None})
 
-    def _read(self, transformers: Any, data: dict[str, Any], where: str) -> Any:
-        kind = data.pop("model_type", None)
-        if kind not in transformers.CONFIG_MAPPING:
-            raise PatientError(
-                f"{where}: model_type",
-                "a model type of transformers",
-                repr(kind),
-                did_you_mean(str(kind), transformers.CONFIG_MAPPING),
-            )
-        with hf.quietly(where):
-            return transformers.CONFIG_MAPPING[kind].from_dict(data)
+    def _config(self) -> tuple[Any, Any, Any]:
+        """Give the configuration, the model class and the dtype of the weights."""
+        transformers = library("patient.source: hf")
+        given, own_code = self.from_config, None
+        folder = self._folder() if self.path is not None else None
+        if self.trust_remote_code:
+            demand_trust(self._where)
+            own_code = folder or (None if isinstance(given, dict) else Path(str(given)))
+        if isinstance(given, dict):
+            config = config_of(given, "patient.from_config")
+            refuse_slips(given, config, "patient.from_config")
+        elif own_code is not None:
+            with quietly(self._where):
+                config = transformers.AutoConfig.from_pretrained(own_code, trust_remote_code=True)
+        else:
+            place = folder or Path(str(given)).expanduser()
+            config = config_of(read_config(place), str(place))
+        cls = class_of(config, self.architecture, self._where, own_code)
+        return config, cls, dtype_for(config, self.dtype, folder)
+
+    def _read(self, cls: Any, config: Any, dtype: Any) -> nn.Module:
+        """Read weights with transformers, from files that were checked."""
+        folder = self._folder()
+        open_checkpoint(folder)
+        model, info = cls.from_pretrained(
+            folder,
+            config=config,
+            output_loading_info=True,
+            local_files_only=True,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,  # reported below, all of them and by name
+            trust_remote_code=self.trust_remote_code,
+            **_dtype(dtype),
+        )
+        raise_complaints(
+            complaints(info, _harmless(model), frozenset(self.may_differ)), self._where
+        )
+        read: nn.Module = model.eval()
+        return read
 
     def _folder(self) -> Path:
         """Give the local folder; a hub id is fetched or found in the cache."""
         assert self.path is not None
         folder = Path(self.path).expanduser()
         if folder.exists() or self.path.startswith((".", "/", "~")) or self.path.count("/") != 1:
+            if self.revision is not None:
+                found = "a local folder, which has none"
+                raise PatientError(f"{self._where}: revision", "a hub id", found, "remove it")
             return folder
         from huggingface_hub import snapshot_download
 
-        with hf.quietly(self._where):
+        with quietly(self._where):
             return Path(
                 snapshot_download(
                     self.path,
                     revision=self.revision,
-                    allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"],
+                    allow_patterns=[*_FETCHED, *(["*.py"] if self.trust_remote_code else [])],
                 )
             )
 
-    def _drawn(self, config: Any, cls: Any) -> nn.Module:
-        import torch
-
-        with hf.quietly(self._where), torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
-            model: nn.Module = cls._from_config(config, **self._dtype()).eval()
-        return model
-
-    def _patient(self, model: nn.Module, config: Any) -> Patient:
-        tokenizer = None if self.path is None else hf.tokenizer_of(self._folder(), self._where)
-        return Patient(model, config=model.config, tokenizer=tokenizer)
-
-    def _dtype(self) -> dict[str, Any]:
-        if self.dtype is None:
-            return {}
-        from surgery.operate.dtypes import dtype_of
-
-        return {"dtype": dtype_of(self.dtype)}
+    def _patient(self, model: Any) -> Patient:
+        if self.path is None:
+            return Patient(model, config=model.config)
+        folder = self._folder()
+        processor, notes = processor_of(folder, self._where, self.trust_remote_code)
+        tokenizer = getattr(processor, "tokenizer", None)
+        if tokenizer is None:
+            tokenizer = tokenizer_of(folder, self._where, self.trust_remote_code)
+        return Patient(model, model.config, tokenizer, processor, notes=notes)
 
     @property
     def _where(self) -> str:
@@ -185,3 +204,17 @@ def _harmless(model: Any) -> frozenset[str]:
         for path, module in model.named_modules()
         for name in module._non_persistent_buffers_set
     )
+
+
+def _dtype(dtype: Any) -> dict[str, Any]:
+    return {} if dtype is None else {"dtype": dtype}
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Draw what transformers draws from a seed, and leave torch's own generator as it was."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from surgery.errors import MissingExtraError, PatientError, did_you_mean
+from surgery.errors import MissingExtraError, PatientError, SurgeryError
 
 COMPANIONS = (
     "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
@@ -48,10 +47,12 @@ def quietly(where: str) -> Iterator[None]:
     logging.disable_progress_bar()
     try:
         yield
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
-        line = (str(error).strip().splitlines() or ["no message"])[0]
+    except SurgeryError:
+        raise
+    except Exception as error:
+        line = " ".join(str(error).split()) or "no message"
         raise PatientError(
-            where, "a model that transformers can build", f"{type(error).__name__}: {line[:200]}"
+            where, "a model that transformers can build", f"{type(error).__name__}: {line[:300]}"
         ) from None
     finally:
         logging.set_verbosity(verbosity)
@@ -59,80 +60,58 @@ def quietly(where: str) -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """Read a folder's ``config.json``.
-
-    Raises:
-        PatientError: the folder or the file is missing, or is no JSON object.
-    """
-    file = folder / "config.json"
-    if not folder.is_dir():
-        found = "a file" if folder.exists() else "nothing there"
-        raise PatientError(str(folder), "a folder with config.json", found, "check the path")
-    if not file.is_file():
-        found = "no config.json" if any(folder.iterdir()) else "an empty folder"
-        raise PatientError(str(folder), "a folder with config.json", found)
-    try:
-        data = json.loads(file.read_text("utf-8"))
-    except (ValueError, OSError) as error:
-        raise PatientError(str(file), "a JSON object", str(error)) from None
-    if not isinstance(data, dict):
-        raise PatientError(str(file), "a JSON object", type(data).__name__)
-    return data
-
-
-def class_of(config: Any, architecture: str | None, where: str) -> Any:
-    """Give the model class of a configuration.
+def tokenizer_of(folder: Path, where: str, own_code: bool = False) -> Any:
+    """Give a folder's tokenizer, or None where it has none.
 
     Args:
-        config: the configuration.
-        architecture: the class's name, where the recipe names one.
+        folder: where its files may lie.
         where: how errors name the base.
+        own_code: True to run code of the tokenizer's own.
 
     Raises:
-        PatientError: neither names a class, or transformers has none of that name.
+        PatientError: the files are damaged, or ask for code of their own.
     """
-    transformers = library(where)
-    name = architecture or next(iter(getattr(config, "architectures", None) or ()), None)
-    if name is None:
-        raise PatientError(
-            f"{where}: architectures",
-            "the name of a model class",
-            "none",
-            "write `architecture:` in `patient:`, such as LlamaForCausalLM",
-        )
-    found = getattr(transformers, str(name), None)
-    if not hasattr(found, "_from_config"):
-        models = [n for n in dir(transformers) if n.endswith(("Model", "LM", "Classification"))]
-        raise PatientError(
-            f"{where}: architectures",
-            "a model class of transformers",
-            repr(name),
-            did_you_mean(str(name), models),
-        )
-    return found
-
-
-def tokenizer_of(folder: Path, where: str) -> Any:
-    """Give a folder's tokenizer, or None where it has none."""
     names = ("tokenizer.json", "tokenizer.model", "vocab.txt", "vocab.json", "spiece.model")
     if not any((folder / name).is_file() for name in names):
         return None
     with quietly(where):
-        return library(where).AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        return library(where).AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=own_code
+        )
 
 
-def complaints(info: dict[str, Any], known: frozenset[str]) -> list[str]:
+def processor_of(folder: Path, where: str, own_code: bool = False) -> tuple[Any, list[str]]:
+    """Give a folder's processor, or None where it has none, and a note where it cannot be made.
+
+    A processor is not needed to change weights, and its packages (images, sound) are many: one
+    that is missing is a note.
+    """
+    names = ("processor_config.json", "preprocessor_config.json")
+    if not any((folder / name).is_file() for name in names):
+        return None, []
+    try:
+        with quietly(where):
+            found = library(where).AutoProcessor.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=own_code
+            )
+    except PatientError as error:
+        return None, [f"no processor: {error.found}"]
+    return found, []
+
+
+def complaints(info: dict[str, Any], harmless: frozenset[str], known: frozenset[str]) -> list[str]:
     """Give what did not land when weights were loaded.
 
     Args:
         info: transformers' loading info.
-        known: unexpected names that are harmless: non-persistent buffers of older versions.
+        harmless: unexpected names that do not matter: non-persistent buffers of older versions.
+        known: names that the recipe allows to be missing or unexpected.
     """
-    found = [f"{name} is missing" for name in sorted(info.get("missing_keys", ()))]
-    unexpected = set(info.get("unexpected_keys", ())) - known
+    found = [f"{name} is missing" for name in sorted(set(info.get("missing_keys", ())) - known)]
+    unexpected = set(info.get("unexpected_keys", ())) - known - harmless
     found += [f"{name} is not in the model" for name in sorted(unexpected)]
-    found += [f"{item[0]} has another shape" for item in sorted(info.get("mismatched_keys", ()))]
+    for name, stored, wanted in sorted(info.get("mismatched_keys", ())):
+        found.append(f"{name} has shape {list(stored)} and not {list(wanted)}")
     return found + [str(error) for error in info.get("error_msgs", ())]
 
 
