@@ -14,13 +14,13 @@ from torch.nn import functional
 
 pytest.importorskip("transformers")
 
-from surgery.anatomy import handlers  # noqa: E402, F401  (registers what the tracer handles)
-from surgery.anatomy.inputs import guesses  # noqa: E402
-from surgery.anatomy.site import Anatomy, Site  # noqa: E402
-from surgery.anatomy.stand_in import on_meta  # noqa: E402
-from surgery.anatomy.trace import Trace  # noqa: E402
-from surgery.anatomy.walk import walk  # noqa: E402
-from tests.zoo.architectures import build, class_names, model_types  # noqa: E402
+from surgery.anatomy import handlers  # noqa: F401  (registers what the tracer handles)
+from surgery.anatomy.inputs import guesses
+from surgery.anatomy.site import Anatomy, Site
+from surgery.anatomy.stand_in import on_meta
+from surgery.anatomy.trace import Trace
+from surgery.anatomy.walk import walk
+from tests.zoo.architectures import build, class_names, model_types
 
 SAMPLE = (
     "llama", "bert", "gpt2", "gpt_neox", "codegen", "falcon", "phi3", "mpt", "bloom", "t5", "bart",

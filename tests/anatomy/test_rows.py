@@ -40,11 +40,15 @@ def span(start: int, stop: int) -> list[int]:
     return list(range(start, stop))
 
 
+def join(parts: list[list[int]]) -> list[int]:
+    return [number for part in parts for number in part]
+
+
 def per_head(heads: int, size: int) -> Rows:
     """Each head has its q, then its k, then its v."""
     cut = [[span(3 * h * size + p * size, 3 * h * size + (p + 1) * size) for h in range(heads)]
            for p in range(3)]  # fmt: skip
-    return rows(*[sum(part, []) for part in cut])
+    return rows(*[join(part) for part in cut])
 
 
 SHORT = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 4}
@@ -88,9 +92,9 @@ CASES: list[tuple[str, Callable[[], nn.Module], str, Rows]] = [
         lambda: meta("CodeGenModel", "CodeGenConfig", n_embd=16, n_layer=1, n_head=4, rotary_dim=2),
         "qkv_proj",
         rows(
-            sum([span(12 * b, 12 * b + 4) for b in range(4)], []),
-            sum([span(12 * b + 8, 12 * b + 12) for b in range(4)], []),
-            sum([span(12 * b + 4, 12 * b + 8) for b in range(4)], []),
+            join([span(12 * b, 12 * b + 4) for b in range(4)]),
+            join([span(12 * b + 8, 12 * b + 12) for b in range(4)]),
+            join([span(12 * b + 4, 12 * b + 8) for b in range(4)]),
         ),
     ),
     (

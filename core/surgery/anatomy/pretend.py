@@ -22,6 +22,8 @@ def pretend(func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any])
         answer = invent(*args, **kwargs)
         if answer is not NotImplemented:
             return answer
+    if name in _FROM_NUMBERS:
+        args = tuple(_number(a) if isinstance(a, Tensor) and a.is_meta else a for a in args)
     try:
         return func(*args, **kwargs)
     except (RuntimeError, NotImplementedError) as error:
@@ -90,6 +92,9 @@ def _repeat(tensor: Tensor, repeats: Any = None, *_: Any, **kwargs: Any) -> Any:
 def _grouped(data: Tensor, weight: Tensor, *_: Any, **__: Any) -> Any:
     return data.new_empty((*data.shape[:-1], weight.shape[-1]))
 
+
+_FROM_NUMBERS = {"arange", "linspace", "range", "full"}
+"""Functions that make tensors from numbers, which may come as tensors."""
 
 _INVENT = {
     "_grouped_mm": _grouped,

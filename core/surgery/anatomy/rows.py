@@ -147,12 +147,12 @@ def _numbered(shape: torch.Size, axis: int) -> Tensor:
 
 
 VIEWS = {
-    "store", "store_at", "view", "reshape", "view_as", "transpose", "transpose_", "permute", "chunk", "split",
-    "tensor_split", "split_with_sizes", "narrow", "select", "__getitem__", "unsqueeze",
-    "squeeze", "expand", "expand_as", "flatten", "unflatten", "unbind", "movedim", "moveaxis",
-    "swapaxes", "swapdims", "repeat", "repeat_interleave", "index_select", "cat", "concat",
-    "concatenate", "stack", "t", "flip", "roll", "unfold", "tile", "hsplit", "vsplit", "dsplit",
-    "contiguous", "clone", "pad", "broadcast_to", "ravel", "swapaxes_", "__get__", "as_strided",
-    "rot90", "gather", "take_along_dim",
+    "store", "store_at", "view", "reshape", "view_as", "transpose", "transpose_", "permute",
+    "chunk", "split", "tensor_split", "split_with_sizes", "narrow", "select", "__getitem__",
+    "unsqueeze", "squeeze", "expand", "expand_as", "flatten", "unflatten", "unbind", "movedim",
+    "moveaxis", "swapaxes", "swapdims", "repeat", "repeat_interleave", "index_select", "cat",
+    "concat", "concatenate", "stack", "t", "flip", "roll", "unfold", "tile", "hsplit", "vsplit",
+    "dsplit", "contiguous", "clone", "pad", "broadcast_to", "ravel", "swapaxes_", "__get__",
+    "as_strided", "rot90", "gather", "take_along_dim",
 }  # fmt: skip
 """Functions that move values and change none: they carry row numbers as they carry data."""

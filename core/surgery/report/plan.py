@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from surgery.anatomy.numbers import ranges_text
 from surgery.operate.edits import (
     ChangeTokenizer,
     Extend,
@@ -96,20 +97,10 @@ def fold(names: Iterable[str]) -> str:
     """Write names that differ in numbers alone as one, with the numbers as ranges."""
     found = list(names)
     numbers = [[int(n) for n in _NUMBER.findall(name)] for name in found]
-    columns = [_ranges(column) for column in zip(*numbers, strict=True)]
+    columns = [ranges_text(column) for column in zip(*numbers, strict=True)]
     pieces = iter(columns)
     shown = _NUMBER.sub(lambda _: next(pieces), found[0])
     return shown if len(found) == 1 else f"{shown} x{len(found)}"
-
-
-def _ranges(numbers: Iterable[int]) -> str:
-    parts: list[list[int]] = []
-    for number in sorted(set(numbers)):
-        if parts and number == parts[-1][-1] + 1:
-            parts[-1][1:] = [number]
-        else:
-            parts.append([number])
-    return ",".join("-".join(map(str, part)) for part in parts)
 
 
 def _changes(edit: Any, before: dict[str, Row]) -> Iterator[tuple[str, str]]:

