@@ -32,6 +32,13 @@ RAW_QUERY = {"Aimv2Model", "Aimv2VisionModel"}
 """Their pooling head's query is a parameter that meets no weight, so it has no ``attention.q``."""
 
 
+OVER_THE_STREAM = {"Inkling2Model", "Inkling2TextModel"}
+"""A learned query also attends to the outputs of earlier layers; no weight makes k and v there."""
+
+MIXED = {"ZayaModel"}
+"""Its q and k are sums of both projections, so rows of each reach both."""
+
+
 @dataclass
 class Tally:
     """What was checked, and what was wrong."""
@@ -90,7 +97,7 @@ def check(model_type: str, tally: Tally) -> None:
         tally.calls += len(trace.attentions)
         tally.whole.append(name)
         tally.wrong += [f"{name}: {what}" for what in wrong_calls(name, trace, counted)]
-        tally.wrong += [f"{name}: {what}" for what in wrong_rows(anatomy, tally)]
+        tally.wrong += [f"{name}: {what}" for what in wrong_rows(name, anatomy, tally)]
         tally.wrong += [f"{name}: {what}" for what in unlike_neighbours(model, anatomy, tally)]
 
 
@@ -100,18 +107,21 @@ def wrong_calls(name: str, trace: Trace, counted: int) -> Iterator[str]:
     for number, call in enumerate(trace.attentions):
         parts = {"q": call.q.origins, "k": call.k.origins, "v": call.v.origins, "proj": call.proj}
         missing = [part for part, found in parts.items() if not found]
+        if name in OVER_THE_STREAM and "q" in missing and call.k.stream:
+            continue
         if missing and not (name in RAW_QUERY and missing == ["q"]):
             yield f"call {number} has no {missing}"
 
 
-def wrong_rows(anatomy: Anatomy, tally: Tally) -> Iterator[str]:
+def wrong_rows(name: str, anatomy: Anatomy, tally: Tally) -> Iterator[str]:
     for site in anatomy:
         parts = {r: site.rows[r] for r in site.rows if r.startswith("attention.")}
         if len(parts) < 2:
             continue
         tally.fused += 1
         numbers = [n for ranges in parts.values() for a, b in ranges for n in range(a, b)]
-        if len(numbers) != len(set(numbers)):
+        shared = parts.get("attention.k") == parts.get("attention.v")  # one weight makes both
+        if len(numbers) != len(set(numbers)) and not shared and name not in MIXED:
             yield f"{site.path}: rows of {sorted(parts)} overlap"
         if max(numbers) >= site.shape[site.out_axis]:
             yield f"{site.path}: row {max(numbers)} of {site.shape}"
@@ -157,10 +167,10 @@ def test_laws_hold_on_every_architecture() -> None:
         check(model_type, tally)
         gc.collect()
     assert tally.wrong == []
-    assert tally.attention >= 340
-    assert tally.calls >= 1200
-    assert tally.fused >= 80
-    assert tally.layers >= 300
+    assert tally.attention >= 375
+    assert tally.calls >= 1300
+    assert tally.fused >= 200
+    assert tally.layers >= 650
 
 
 if __name__ == "__main__":

@@ -38,14 +38,16 @@ def summary(anatomy: Anatomy) -> list[Any]:
     return [(s.path, s.parameter, s.roles, dict(s.rows), s.layer, s.tower) for s in anatomy]
 
 
+def tensors(module: nn.Module) -> list[tuple[str, torch.Tensor]]:
+    return [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+
+
 def everything(model: nn.Module) -> list[Any]:
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks")
     return [
         (
             path, id(m), type(m), m.training, list(m.__dict__),
-            [(n, id(t), t._version, t.requires_grad) for n, t in m._parameters.items() if t is not None
-            ],
-            [(n, id(t), t._version) for n, t in m._buffers.items() if t is not None],
+            [(n, id(t), t._version, t.requires_grad) for n, t in tensors(m)],
             [len(getattr(m, hook)) for hook in hooks],
         )
         for path, m in model.named_modules(remove_duplicate=False)

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from surgery.anatomy.provenance import Known, Origin
+from surgery.anatomy.provenance import Attention, Known, Origin
 from surgery.anatomy.trace import Trace, handles, union
 
 
@@ -214,6 +214,9 @@ def _add(trace: Trace, out: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) 
         return False
     if not (one.stream or two.stream) and one.origins == two.origins and one.calls == two.calls:
         return False
+    if not (one.stream or two.stream):
+        _begin_stream(trace, one, two)
+        _begin_stream(trace, two, one)
     for known in (one, two):
         if not known.stream:
             for origin in known.origins:
@@ -223,6 +226,23 @@ def _add(trace: Trace, out: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) 
     joined.update(stream=True, glu=None, activated=False)
     trace.keep(Known(out, **joined, made=(_first, func_args, {}, 0)))
     return True
+
+
+def _begin_stream(trace: Trace, start: Known, branch: Known) -> None:
+    """See that the stream began before: what a branch read is added to what the branch gave."""
+    if start.origins and any(start.origins <= o.inputs for o in _behind(branch)):
+        for origin in trace.origins:
+            origin.stream |= origin.inputs == start.origins
+
+
+def _behind(known: Known) -> set[Origin]:
+    """Give the origins of a tensor and those that they read."""
+    found = set(known.origins) | {o for call in known.calls for o in _parts(call)}
+    return found | {before for origin in found for before in origin.inputs}
+
+
+def _parts(call: Attention) -> set[Origin]:
+    return {o for known in (call.q, call.k, call.v) for o in known.origins}
 
 
 def _first(one: Tensor, *_: Tensor) -> Tensor:
@@ -235,9 +255,8 @@ def _mul(trace: Trace, out: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) 
     if one is None or two is None:
         return False
     _norm_by_hand(trace, one, two)
-    scaled = "normed" if "inverse" in (one.scaled, two.scaled) else ""
     joined = union([one, two])
-    joined["scaled"] = scaled or ("normed" if "normed" in (one.scaled, two.scaled) else "")
+    joined["scaled"] = "normed" if "inverse" in (one.scaled, two.scaled) else ""
     if one.is_data and two.is_data and not (one.scores or two.scores):
         joined["glu"] = _sides(one, two) or joined["glu"]
         joined["activated"] = one.activated or two.activated

@@ -62,6 +62,8 @@ def read_roles(trace: Trace, outputs: Iterable[Known]) -> tuple[Readings, list[s
 
 
 def _attention(call: Attention, readings: Readings) -> Iterator[str]:
+    if not call.q.origins and call.k.stream and call.v.stream:
+        return  # a learned query over the stream itself: no weight made its keys and values
     parts = {"attention.q": call.q, "attention.k": call.k, "attention.v": call.v}
     for role, known in parts.items():
         fused = [o for o in known.origins if _shared(o, role, parts) or len(known.origins) > 1]
