@@ -115,6 +115,24 @@ def test_a_base_that_is_none(name: str, base: Path, recipe: Path, run: Run) -> N
     assert not (recipe.parent / "out").exists()
 
 
+class Innocent:
+    """A class that torch does not hold for safe."""
+
+
+def test_pickles_of_tensors_alone_are_read_and_others_name_their_classes(
+    base: Path, recipe: Path, run: Run
+) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    state = load_file(base / "model.safetensors")
+    (base / "model.safetensors").unlink()
+    torch.save(state, base / "pytorch_model.bin")
+    assert run("apply", recipe).status == 0
+    torch.save({**state, "extra": Innocent()}, base / "pytorch_model.bin")
+    assert "Innocent" in one_line(run("apply", recipe, "--force"))
+
+
 def test_weights_that_do_not_all_land(base: Path, recipe: Path, run: Run) -> None:
     config = json.loads((base / "config.json").read_text())
     (base / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 4}))

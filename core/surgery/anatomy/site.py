@@ -71,6 +71,7 @@ class Site:
         evidence: what the roles rest on: ``trace``, ``family``, ``names`` or ``none``.
         direct: True where another module reads the weight without calling this one, so that
             a changed ``forward`` would have no effect.
+        tied: name of an earlier weight that is the same tensor, or None.
     """
 
     path: str
@@ -86,6 +87,7 @@ class Site:
     in_axis: int | None = None
     evidence: str = "none"
     direct: bool = False
+    tied: str | None = None
 
     @property
     def type(self) -> str:
@@ -117,11 +119,14 @@ class Anatomy:
         sites: the sites, in the order of ``named_modules`` and then of parameters.
         notes: what could not be read and why, where evidence disagrees, what was fallen back to.
         traced: True where a forward could be observed (at least of one tower).
+        trainable: how many of the model's numbers train, and how many it has; tied ones count
+            once, those that extensions added too. None where they were not counted.
     """
 
     sites: tuple[Site, ...]
     notes: tuple[str, ...] = ()
     traced: bool = False
+    trainable: tuple[int, int] | None = None
 
     def __iter__(self) -> Iterator[Site]:
         return iter(self.sites)

@@ -15,6 +15,7 @@ def structure(model: nn.Module) -> list[Site]:
     """
     paths = _paths(model)
     modules, parameters = [], []
+    names: dict[int, str] = {}
     for path, module in model.named_modules():
         weight = module._parameters.get("weight")
         added = own_tensors(module)
@@ -25,15 +26,27 @@ def structure(model: nn.Module) -> list[Site]:
                 parameter=None if weight is None else _join(path, "weight"),
                 types=types_of(plain_class(module)),
                 shape=() if weight is None else tuple(weight.shape),
+                tied=None if weight is None else _tied(weight, _join(path, "weight"), names),
             )
         )
         for leaf, tensor in module._parameters.items():
             if tensor is not None and leaf != "weight" and leaf not in added:
                 name = _join(path, leaf)
-                parameters.append(
-                    Site(name, (name,), name, ("Parameter",), shape=tuple(tensor.shape))
-                )
+                shape, tied = tuple(tensor.shape), _tied(tensor, name, names)
+                parameters.append(Site(name, (name,), name, ("Parameter",), shape=shape, tied=tied))
     return modules + parameters
+
+
+def trainable_of(model: nn.Module) -> tuple[int, int]:
+    """Count the numbers of a model that train, and all of them; tied ones count once."""
+    sizes = [(tensor.numel(), tensor.requires_grad) for tensor in model.parameters()]
+    return sum(size for size, trains in sizes if trains), sum(size for size, _ in sizes)
+
+
+def _tied(tensor: nn.Parameter, name: str, names: dict[int, str]) -> str | None:
+    """Give the name under which the same tensor was met before, or None."""
+    first = names.setdefault(id(tensor), name)
+    return first if first != name else None
 
 
 def _paths(model: nn.Module) -> dict[int, tuple[str, ...]]:

@@ -15,7 +15,7 @@ from surgery.anatomy.merge import with_hints, with_names
 from surgery.anatomy.observe import Observed, observe
 from surgery.anatomy.site import Anatomy
 from surgery.anatomy.stand_in import on_meta
-from surgery.anatomy.structure import structure
+from surgery.anatomy.structure import structure, trainable_of
 
 
 class Hints(Protocol):
@@ -58,6 +58,7 @@ def walk(
     known: Sequence[Hints] = [family for family in families if family.matches(model)]
     for family in known:
         anatomy = with_hints(anatomy, family.name, family.hints(model))
+    anatomy = replace(anatomy, trainable=trainable_of(model))
     return anatomy if observed.complete else with_names(anatomy)
 
 

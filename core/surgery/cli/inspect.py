@@ -16,6 +16,12 @@ from surgery.cli.session import Session, common
     metavar="ROLE",
     help="Show only what has this role, such as attention.q; repeatable.",
 )
+@click.option(
+    "--layers",
+    multiple=True,
+    metavar="LAYERS",
+    help="Show only these layers, such as 3, -1 or 0-11/2; repeatable.",
+)
 @click.option("--depth", type=click.IntRange(min=0), help="Show this many levels of the tree.")
 @click.option(
     "--trust-remote-code",
@@ -27,6 +33,7 @@ def inspect(
     session: Session,
     model: str,
     roles: tuple[str, ...],
+    layers: tuple[str, ...],
     depth: int | None,
     trust_remote_code: bool,
 ) -> None:
@@ -49,9 +56,14 @@ def inspect(
     CONSENT.set(trust_remote_code)
     patient = build_structure(model, session.registry)
     found = walk(patient.model, patient.inputs, families=session.registry.families())
-    kept = select(found, Selector(role=roles), where="inspect") if roles else found
+    wanted = Selector(role=roles, layers=layers)
+    kept = select(found, wanted, where="inspect") if roles or layers else found
     added = extension_counts(patient.model).items()
-    notes = (*found.notes, *(f"{name} extends {count} modules" for name, count in added))
-    found = Anatomy(tuple(kept), notes, found.traced)
+    notes = (
+        *patient.notes,
+        *found.notes,
+        *(f"{name} extends {count} modules" for name, count in added),
+    )
+    found = Anatomy(tuple(kept), notes, found.traced, found.trainable)
     text = "" if session.json else rendered(anatomy_tree(found, depth))
-    session.result(anatomy_json(found), text)
+    session.result(anatomy_json(found), text, styled=True)

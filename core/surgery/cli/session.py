@@ -42,18 +42,21 @@ class Session:
 
         return registry(self.plugins)
 
-    def result(self, data: Mapping[str, Any], text: str, *, ok: bool = True) -> None:
+    def result(
+        self, data: Mapping[str, Any], text: str, *, ok: bool = True, styled: bool = False
+    ) -> None:
         """Print what a command is for on stdout.
 
         Args:
             data: JSON values, for ``--json``.
             text: the same for people.
             ok: False where the command found something wrong.
+            styled: True where the text carries colours, and what others wrote in it is clean.
         """
         if self.json:
             click.echo(json.dumps({"ok": ok, "schema": 1, **data}, allow_nan=False))
         elif text:
-            click.echo(clean(text))
+            click.echo(text if styled else clean(text))
 
     def remark(self, text: str) -> None:
         """Print a remark on stderr, unless quiet."""

@@ -40,8 +40,9 @@ class Branch:
 
     @property
     def parameters(self) -> int:
-        """How many numbers the weights here and below have, one copy; a tied one at each place."""
-        here = prod(self.sites[0].shape) if self.sites and self.sites[0].parameter else 0
+        """How many numbers the weights here and below have, one copy; tied ones count once."""
+        own = [site for site in self.sites[:1] if site.parameter and not site.tied]
+        here = sum(prod(site.shape) for site in own)
         return here + sum(child.copies * child.parameters for child in self.children)
 
 
@@ -94,11 +95,11 @@ def _fold(branch: Branch, numbers: dict[object, int]) -> int:
 def _kind(site: Site) -> object:
     rows = tuple(sorted(site.rows.items()))
     facts = (site.types, site.roles, rows, site.shape, site.evidence, site.tower, site.direct)
-    return (*facts, len(site.paths), site.is_parameter)
+    return (*facts, len(site.paths), site.is_parameter, site.tied is None)
 
 
 def _is_plain(branch: Branch, roles: frozenset[str]) -> bool:
     if len(branch.sites) != 1 or branch.children:
         return False
     site = branch.sites[0]
-    return site.is_parameter and site.roles <= roles and not site.rows
+    return site.is_parameter and site.roles <= roles and not site.rows and not site.tied

@@ -46,6 +46,8 @@ def plan_tree(plan: Plan, limit: int = 12) -> Tree:
             branch.add(Text(clean(line)))
         if len(lines) > limit:
             branch.add(Text(f"... and {len(lines) - limit} more lines"))
+        for line in planned.coverage if len(planned.coverage) > 1 else ():
+            branch.add(Text(clean(line)))
         for note in planned.notes:
             branch.add(Text(f"note: {clean(note)}"))
     for line in summary(plan):

@@ -50,6 +50,7 @@ def anatomy_json(anatomy: Anatomy) -> dict[str, Any]:
         "notes": list(anatomy.notes),
         "roles": anatomy.role_counts(),
         "parameters": branches(anatomy).parameters,
+        "trainable": list(anatomy.trainable) if anatomy.trainable else None,
         "sites": [_site_json(site) for site in anatomy],
     }
 
@@ -69,6 +70,7 @@ def _site_json(site: Site) -> dict[str, Any]:
         "in_axis": site.in_axis,
         "evidence": site.evidence,
         "direct": site.direct,
+        "tied": site.tied,
     }
 
 
@@ -130,6 +132,8 @@ def _facts(site: Site) -> Iterator[Piece]:
         yield "evidence", f"({site.evidence})"
     if site.direct:
         yield "more", "read directly"
+    if site.tied:
+        yield "more", f"tied to {site.tied}"
     if len(site.paths) > 1:
         yield "more", "also " + ", ".join(site.paths[1:])
 
@@ -154,6 +158,10 @@ def _shape(shape: Sequence[int]) -> str:
 def _remarks(anatomy: Anatomy) -> Iterator[str]:
     counts = ", ".join(f"{role} {count}" for role, count in anatomy.role_counts().items())
     yield f"roles: {counts or 'none'}"
+    if anatomy.trainable:
+        trained, count = anatomy.trainable
+        share = trained / count if count else 0.0
+        yield f"trainable: {trained:,} of the model's {count:,} parameters ({share:.2%})"
     for note in anatomy.notes:
         yield f"note: {note}"
 

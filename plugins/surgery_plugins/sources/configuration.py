@@ -12,6 +12,7 @@ from surgery.checkpoint.header import read_header
 from surgery.checkpoint.index import open_checkpoint
 from surgery.errors import PatientError, did_you_mean
 from surgery_plugins.sources.transformers import library, quietly
+from surgery_plugins.sources.weights import first_dtype, is_pickled
 
 if TYPE_CHECKING:
     from torch import nn
@@ -124,6 +125,8 @@ def dtype_for(config: Any, given: str | None, folder: Path | None) -> Any:
         return dtype_of(given)
     if getattr(config, "dtype", None) is not None or folder is None:
         return getattr(config, "dtype", None)
+    if is_pickled(folder):
+        return first_dtype(folder)
     if not any(folder.glob("*.safetensors")):
         return None
     stored = (e for f in open_checkpoint(folder).values() for e in read_header(f).entries.values())

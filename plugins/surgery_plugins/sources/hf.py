@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from surgery.checkpoint.index import open_checkpoint
 from surgery.errors import PatientError
 from surgery.operate.patient import Patient
 from surgery.operate.source import Source
@@ -31,6 +30,7 @@ from surgery_plugins.sources.transformers import (
     raise_complaints,
     tokenizer_of,
 )
+from surgery_plugins.sources.weights import is_pickled, weight_files
 
 if TYPE_CHECKING:
     from torch import nn
@@ -93,8 +93,8 @@ class HfSource(Source):
         return self._patient(model)
 
     def weights(self) -> Mapping[str, Path]:
-        """Give the checked safetensors files; none for random weights."""
-        return open_checkpoint(self._folder()) if self.path is not None else {}
+        """Give the checked weight files; none for random weights."""
+        return weight_files(self._folder()) if self.path is not None else {}
 
     def companions(self) -> Mapping[str, Path]:
         """Give config, tokenizer and processor files."""
@@ -145,13 +145,13 @@ class HfSource(Source):
     def _read(self, cls: Any, config: Any, dtype: Any) -> nn.Module:
         """Read weights with transformers, from files that were checked."""
         folder = self._folder()
-        open_checkpoint(folder)
+        weight_files(folder)
         model, info = cls.from_pretrained(
             folder,
             config=config,
             output_loading_info=True,
             local_files_only=True,
-            use_safetensors=True,
+            use_safetensors=not is_pickled(folder),
             ignore_mismatched_sizes=True,  # reported below, all of them and by name
             trust_remote_code=self.trust_remote_code,
             **_dtype(dtype),
