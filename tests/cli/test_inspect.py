@@ -63,7 +63,28 @@ def test_what_an_apply_wrote_is_inspected_with_its_surgeries(
     assert main(["apply", "r.yaml", "--quiet"]) == 0
     capsys.readouterr()
     assert main(["inspect", "out"]) == 0
-    assert "extends 3 modules" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "extends 3 modules" in text
+    base_size = LlamaForCausalLM(LlamaConfig(**CONFIG)).num_parameters()
+    added = 3 * 2 * (16 + 16)
+    assert f"{base_size:,} parameters" in text
+    assert f"of the model's {base_size + added:,} parameters" in text
+
+
+def test_layers_are_shown_alone(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["--role", "attention.q", "--role", "mlp.up", "--layers", "-1", "--layers", "0"]
+    assert main(["inspect", "base", *asked, "--json"]) == 0
+    paths = [site["path"] for site in json.loads(capsys.readouterr().out)["sites"]]
+    leaves = ("self_attn.q_proj", "mlp.up_proj")
+    assert paths == [f"model.layers.{n}.{leaf}" for n in (0, 2) for leaf in leaves]
+
+
+def test_what_the_source_could_not_build_is_a_note(
+    base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (base / "preprocessor_config.json").write_text('{"image_processor_type": "None"}')
+    assert main(["inspect", "base"]) == 0
+    assert "note: no processor: " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -73,6 +94,8 @@ def test_what_an_apply_wrote_is_inspected_with_its_surgeries(
         (["qickstart"], 1, "did you mean 'quickstart'"),
         (["."], 1, "config.json"),
         (["base", "--role", "attention.w"], 1, "attention.q (3)"),
+        (["base", "--layers", "3"], 1, "model.layers has 3 layers, 0-2"),
+        (["base", "--layers", "a"], 2, "a range such as 4-11"),
         (["base", "--depth", "-1"], 2, "--depth"),
         (["demo:maxilm"], 2, "'minilm'"),
         ([], 2, "MODEL"),

@@ -14,6 +14,11 @@ from transformers import LlamaConfig
 
 import surgery.errors
 
+RECIPE = """
+recipe: 1
+patient: {source: hf, path: ./base}
+surgeries: [{use: lora, at: {role: attention.q}, with: {rank: 2}}]
+"""
 _STYLE = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -64,6 +69,13 @@ def test_roles_are_coloured_and_no_escape_is_shown_as_text(model: Path) -> None:
     assert "\\x1b" not in shown
     assert "\x1b" not in _STYLE.sub("", shown)
     assert "q_proj Linear [16, 16] 256 parameters attention.q (trace)" in _STYLE.sub("", shown)
+
+
+def test_a_plan_shows_no_escape_as_text(model: Path) -> None:
+    (model / "r.yaml").write_text(RECIPE)
+    shown = on_a_terminal(model, "plan", "r.yaml")
+    assert "\\x1b" not in shown
+    assert "2 sites" in _STYLE.sub("", shown)
 
 
 def test_no_color_means_none(model: Path) -> None:

@@ -113,7 +113,8 @@ def test_a_live_model_loads_only_on_the_same_bits(recipe: Path, run: Run) -> Non
     with pytest.raises(SurgeryError):
         surgery.load(recipe.parent / "live")
     wrong = surgery.load(recipe.parent / "out").model
-    stir(wrong)
+    with torch.no_grad():
+        wrong.get_parameter("model.layers.0.mlp.up_proj.weight")[0, 0] += 1
     with pytest.raises(IntegrityError, match="another"):
         surgery.load(recipe.parent / "live", wrong)
 
@@ -219,3 +220,26 @@ def test_output_for_machines_is_one_object_and_remarks_go_to_stderr(recipe: Path
     assert quiet.err == ""
     assert "trainable: " in quiet.out
     assert "\x1b" not in quiet.out
+
+
+def test_trained_base_tensors_are_saved_too_and_undone(recipe: Path, run: Run) -> None:
+    steps = [{"use": "freeze"}, {"use": "unfreeze", "at": {"path": "model.norm"}}]
+    write_recipe(recipe, surgeries=steps)
+    assert run("apply", recipe).status == 0
+    loaded = surgery.load(recipe.parent / "out")
+    base = loaded.model.model.norm.weight.detach().clone()
+    stir(loaded.model)
+    trained = loaded.model.model.norm.weight.detach().clone()
+    loaded.save(recipe.parent / "trained")
+    again = surgery.load(recipe.parent / "trained")
+    assert torch.equal(again.model.model.norm.weight, trained)
+    assert again.model.model.norm.weight.requires_grad
+    again.undo()
+    assert torch.equal(again.model.model.norm.weight, base)
+    live = surgery.load(recipe.parent / "out").model
+    applied = surgery.apply(live, steps, seed=1)
+    stir(applied.model)
+    applied.save(recipe.parent / "live")
+    other = surgery.load(recipe.parent / "out").model
+    found = surgery.load(recipe.parent / "live", other).model.model.norm.weight
+    assert torch.equal(found, applied.model.model.norm.weight)

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from html.parser import HTMLParser
 from math import prod
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from surgery.anatomy.site import Anatomy, Site
+from surgery.anatomy.walk import walk
 from surgery.report.branches import branches
 from surgery.report.tree import anatomy_html, anatomy_json
 from tests.select.kit import Q, fused_model, two_towers, weight
@@ -69,6 +72,38 @@ def test_notes_are_shown() -> None:
     anatomy = Anatomy((weight("a"),), notes=("no forward was observed",))
     assert "note: no forward was observed" in shown(anatomy)
     assert "no forward was observed" in anatomy_html(anatomy)
+
+
+def test_a_tied_weight_counts_once_and_says_what_it_is_tied_to() -> None:
+    tied = replace(weight("head"), tied="embed.weight")
+    anatomy = Anatomy((weight("embed"), tied))
+    assert branches(anatomy).parameters == anatomy_json(anatomy)["parameters"] == 64
+    assert "head Linear [8, 8] tied to embed.weight" in shown(anatomy)
+
+
+def test_layers_of_which_one_is_tied_are_not_folded_together() -> None:
+    sites = [weight("h.0.w"), *(replace(weight(f"h.{n}.w"), tied="h.0.w.weight") for n in (1, 2))]
+    assert branches(sites).parameters == 64
+    assert "1-2 x2" in shown(Anatomy(tuple(sites)))
+
+
+def test_the_trainable_share_is_shown_where_it_was_counted() -> None:
+    anatomy = Anatomy((weight("a"),), trainable=(16, 64))
+    assert "trainable: 16 of the model's 64 parameters (25.00%)" in shown(anatomy)
+    assert anatomy_json(anatomy)["trainable"] == [16, 64]
+    assert "trainable:" not in shown(Anatomy((weight("a"),)))
+    assert "(0.00%)" in shown(Anatomy((), trainable=(0, 0)))
+
+
+def test_a_walk_counts_every_tensor_once() -> None:
+    with torch.device("meta"):
+        model = torch.nn.Sequential(*(torch.nn.Linear(8, 8) for _ in range(3)))
+    model[2].weight = model[0].weight
+    model[1].requires_grad_(False)
+    found = walk(model, {"input": torch.empty(1, 8, device="meta")})
+    assert found.trainable == (64 + 8 + 8, 64 + 8 + 64 + 8 + 8)
+    assert branches(found).parameters == found.trainable[1]
+    assert [site.tied for site in found if site.tied] == ["0.weight"]
 
 
 def test_json_has_every_site_and_every_fact() -> None:

@@ -13,6 +13,8 @@ from tokenizers import Tokenizer, models
 from transformers import (
     BertConfig,
     BertModel,
+    CLIPConfig,
+    CLIPModel,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
@@ -20,6 +22,7 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
+from surgery.anatomy.walk import walk
 from surgery.errors import PatientError
 from surgery_plugins.sources.hf import HfSource
 from tests.sources.conftest import CONFIG, INLINE
@@ -74,6 +77,24 @@ def test_what_transformers_keeps_in_float32_is_so_in_the_structure_too(tmp_path:
     built = facts(source.build().model)
     assert built == facts(source.load().model)
     assert {dtype for _, dtype in built.values()} == {torch.float16, torch.float32}
+
+
+def test_a_model_of_two_towers_is_built_as_it_is_loaded(tmp_path: Path) -> None:
+    small = {"hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 2}
+    text = {**small, "num_hidden_layers": 2, "vocab_size": 32, "max_position_embeddings": 16}
+    image = {**small, "num_hidden_layers": 3, "image_size": 16, "patch_size": 8}
+    CLIPModel(CLIPConfig(text_config=text, vision_config=image)).save_pretrained(tmp_path)
+    source = HfSource(path=str(tmp_path))
+    built = source.build()
+    assert facts(built.model) == facts(source.load().model)
+    assert {t.device.type for t in built.model.parameters()} == {"meta"}
+    found = walk(built.model).select(role="attention.q", layers="-1", expect=2)
+    assert {site.layer.number for site in found if site.layer} == {1, 2}
+
+
+def test_a_folder_that_is_not_there_may_be_a_hub_id_and_the_error_says_both() -> None:
+    with pytest.raises(PatientError, match="a local folder, or the id of a model of the hub"):
+        HfSource(path="models/no-such").build()
 
 
 def test_random_weights_follow_the_seed_and_touch_no_generator() -> None:

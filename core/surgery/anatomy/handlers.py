@@ -91,7 +91,7 @@ def _copy(trace: Trace, out: Any, args: tuple[Any, ...], kwargs: dict[str, Any])
     place = (tuple(target.shape), target.stride(), target.storage_offset())
     for tensor in (whole, target):
         joined = union([before, stored])
-        made = (store_at, (before, place, stored), {}, 0) if tensor is whole else None
+        made: Any = (store_at, (before, place, stored), {}, 0) if tensor is whole else None
         trace.keep(Known(tensor, **joined, made=made))
     return True
 

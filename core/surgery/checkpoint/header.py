@@ -7,6 +7,7 @@ import os
 import struct
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from math import prod
 from pathlib import Path
@@ -17,6 +18,7 @@ from surgery.errors import IntegrityError
 
 MAX_HEADER = 25_000_000
 MAX_NAME = 512
+MAX_TENSORS = 200_000
 MAX_RANK = 64
 _METADATA = "__metadata__"
 _FIELDS = {"dtype", "shape", "data_offsets"}
@@ -64,13 +66,18 @@ def read_header(path: Path) -> Header:
     refused. Source of the format: https://github.com/huggingface/safetensors#format.
 
     Raises:
-        IntegrityError: the file is not what its header says.
+        IntegrityError: the file cannot be read, or is not what its header says.
     """
-    with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        length = _read_length(path, file, size)
-        text = file.read(length)
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            length = _read_length(path, file, size)
+            text = file.read(length)
+    except OSError as error:
+        _fail(path, "a file that can be read", f"'{error.strerror}'")
     fields = _parse(path, text)
+    if len(fields) > MAX_TENSORS:
+        _fail(path, f"at most {MAX_TENSORS} tensors", f"{len(fields)}")
     metadata = _metadata(path, fields.pop(_METADATA, {}))
     entries = {name: _entry(path, name, value, 8 + length) for name, value in fields.items()}
     _check_cover(path, list(entries.values()), 8 + length, size)
@@ -91,21 +98,26 @@ def _read_length(path: Path, file: BinaryIO, size: int) -> int:
 
 def _parse(path: Path, text: bytes) -> dict[str, Any]:
     """Parse the JSON of a header; a name that stands twice is refused."""
-
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        fields = dict(pairs)
-        if len(fields) < len(pairs):
-            twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
-            _fail(path, "each name once in the header", f"{_show(twice)} twice")
-        return fields
-
     if text[:1] != b"{":
         _fail(path, "a header that starts with '{'", _show(text[:8].decode("latin-1")))
     try:
-        fields = json.loads(text.decode("utf-8"), object_pairs_hook=once)
+        fields = json.loads(text.decode("utf-8"), object_pairs_hook=partial(once, path))
     except (ValueError, RecursionError) as error:
         _fail(path, "a header in JSON", f"'{error}'")
     assert isinstance(fields, dict)
+    return fields
+
+
+def once(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make a mapping of the pairs of a JSON object, each name of which must stand once.
+
+    Raises:
+        IntegrityError: a name stands twice; most readers would silently take the last.
+    """
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
+        _fail(path, "each name once", f"{_show(twice)} twice")
     return fields
 
 

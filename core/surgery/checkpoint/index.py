@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
-from surgery.checkpoint.header import read_header
+from surgery.checkpoint.header import once, read_header
 from surgery.errors import IntegrityError, PatientError
 
 SINGLE = "model.safetensors"
@@ -16,24 +17,27 @@ MAX_INDEX = 100_000_000
 
 
 def open_checkpoint(folder: Path) -> dict[str, Path]:
-    """Give the safetensors files of a folder, by file name; every header is read and checked.
+    """Give the safetensors files of a model, by file name; every header is read and checked.
 
     Args:
         folder: a folder with ``model.safetensors``, with an index and its shards, or with a
-            single safetensors file of any name.
+            single index or safetensors file of any name; or one safetensors file.
 
     Raises:
         PatientError: the folder is missing, or holds no weights, or weights without an order.
         IntegrityError: a file is damaged, or the index is wrong or leads out of the folder.
     """
     folder = Path(folder)
+    if folder.is_file() and folder.suffix == ".safetensors":
+        read_header(folder)
+        return {folder.name: folder}
     if not folder.is_dir():
         found = "a file" if folder.exists() else "nothing there"
         raise PatientError(str(folder), "a folder with weights", found)
     if (folder / SINGLE).exists():
         return _checked(folder, [SINGLE])
-    if (folder / INDEX).exists():
-        return _indexed(folder)
+    if index := _index_of(folder):
+        return _indexed(folder, index)
     names = sorted(path.name for path in folder.glob("*.safetensors"))
     if len(names) != 1:
         raise _none(folder, names)
@@ -42,7 +46,7 @@ def open_checkpoint(folder: Path) -> dict[str, Path]:
 
 def _checked(folder: Path, names: list[str]) -> dict[str, Path]:
     """Check the headers of some files of a folder."""
-    files = {name: _inside(folder, name) for name in names}
+    files = {name: file_inside(folder, name) for name in names}
     for path in files.values():
         read_header(path)
     return files
@@ -68,11 +72,17 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:5]) + more
 
 
-def _indexed(folder: Path) -> dict[str, Path]:
+def _index_of(folder: Path) -> str | None:
+    """Name the index of a folder: the usual one, or the only one."""
+    found = sorted(path.name for path in folder.glob("*.safetensors.index.json"))
+    return INDEX if INDEX in found else found[0] if len(found) == 1 else None
+
+
+def _indexed(folder: Path, index: str) -> dict[str, Path]:
     """Check an index against the headers of the shards that it names."""
-    where = str(folder / INDEX)
-    listed = _read_map(_inside(folder, INDEX))
-    files = {name: _inside(folder, name) for name in sorted(set(listed.values()))}
+    where = str(folder / index)
+    listed = _read_map(file_inside(folder, index))
+    files = {name: file_inside(folder, name, index) for name in sorted(set(listed.values()))}
     held = {name: read_header(path).entries for name, path in files.items()}
     for name, file in listed.items():
         if name not in held[file]:
@@ -91,7 +101,7 @@ def _read_map(path: Path) -> Mapping[str, str]:
     if path.stat().st_size > MAX_INDEX:
         raise IntegrityError(str(path), f"at most {MAX_INDEX} bytes", f"{path.stat().st_size}")
     try:
-        data = json.loads(path.read_text("utf-8"))
+        data = json.loads(path.read_text("utf-8"), object_pairs_hook=partial(once, path))
     except (ValueError, RecursionError) as error:
         raise IntegrityError(str(path), wanted, f"'{error}'"[:200]) from None
     listed = data.get("weight_map") if isinstance(data, dict) else None
@@ -102,10 +112,19 @@ def _read_map(path: Path) -> Mapping[str, str]:
     return listed
 
 
-def _inside(folder: Path, name: str) -> Path:
-    """Demand that a file lies in the folder itself, or in the blobs of the same cached model."""
+def file_inside(folder: Path, name: str, index: str = INDEX) -> Path:
+    """Demand that a file lies in the folder itself, or in the blobs of the same cached model.
+
+    Args:
+        folder: where it must lie.
+        name: its name, which may come from a stranger.
+        index: the file that names it.
+
+    Raises:
+        IntegrityError: the name is no plain one, nothing is there, or a link leads elsewhere.
+    """
     if name in ("", ".", "..") or set(name) & set("/\\:\0"):
-        raise IntegrityError(str(folder / INDEX), "the name of a file in the folder", f"{name!a}")
+        raise IntegrityError(str(folder / index), "the name of a file in the folder", f"{name!a}")
     path = folder / name
     if not path.is_file():
         raise IntegrityError(str(path), "a file of this name", "nothing there")

@@ -19,6 +19,7 @@ from surgery.operate.edits import ChangeTokenizer, SetConfig
 from surgery.operate.exporter import Exporter
 from surgery.operate.journal import Journal
 from surgery.operate.operation import Operation
+from surgery.operate.slots import Base
 from surgery.operate.source import Source
 
 CHANGED = "changed.safetensors"
@@ -91,7 +92,8 @@ def stored_tensors(operation: Operation, journal: Journal) -> dict[str, Tensor]:
     """Give the tensors that the base does not hold: new, changed and trained ones, by name."""
     found = {n: s.values for n, s in operation.slots.items() if s.saved and s.values is not None}
     for name in journal.trained:
-        found[name] = operation.patient.model.get_parameter(name)
+        origin = operation.transaction.origin(name)
+        found[name] = origin.tensor if isinstance(origin, Base) else found[name]
     return found
 
 

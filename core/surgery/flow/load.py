@@ -102,24 +102,17 @@ def _land(journal: Journal, operation: Operation, folder: Path) -> None:
     fill(
         operation.transaction.slots, journal.seed, lambda slot: _stored(reader, names.get(id(slot)))
     )
-    _restore(operation.patient, reader, journal.trained)
+    for name in journal.trained:
+        operation.transaction.overwrite(name, reader.get(name))
 
 
 def _stored(reader: TensorReader, name: str | None) -> Any:
     return reader.get(name) if name in reader.entries else None
 
 
-def _restore(patient: Patient, reader: TensorReader, names: list[str]) -> None:
-    import torch
-
-    with torch.no_grad():
-        for name in names:
-            patient.model.get_parameter(name).copy_(reader.get(name))
-
-
 def _live(journal: Journal, model: nn.Module, folder: Path) -> Patient:
     wanted = journal.base.get("digest", {}).get("tensors")
-    found = digest_model(named_tensors(model))
+    found = digest_model(named_tensors(model), journal.trained)
     if wanted != found:
         raise IntegrityError(
             f"{folder / JOURNAL}: base",

@@ -36,7 +36,6 @@ class Applied:
     Attributes:
         operation: what was placed.
         checks: the proof.
-        plan: the exact difference that was made.
         source: where the patient came from, or None for a model given from Python.
     """
 
@@ -48,7 +47,6 @@ class Applied:
         source: Source | None = None,
     ) -> None:
         self.operation, self.checks, self.source = operation, tuple(checks), source
-        self.plan: Plan = operation.plan
         self._base = base
 
     @property
@@ -61,17 +59,25 @@ class Applied:
         """The patient's model."""
         return self.operation.patient.model
 
+    @property
+    def plan(self) -> Plan:
+        """The exact difference that was made."""
+        return self.operation.plan
+
     @cached_property
     def journal(self) -> Journal:
         """The record that travels with a checkpoint."""
-        return journal_of(self.plan, self._base if self._base is not None else self._live_base())
+        base = self._base if self._base is not None else self._live_base()
+        return journal_of(self.plan, base).model_copy(update={"trained": self._trained()})
 
     def undo(self) -> None:
         """Take everything back; the patient has its exact bits again."""
         self.operation.undo()
 
     def save(self, folder: str | Path, *, force: bool = False) -> Path:
-        """Write a checkpoint of the changes; the base is not stored.
+        """Write a checkpoint of the changes, and of base tensors that could be trained.
+
+        All other tensors of the base are not stored.
 
         Args:
             folder: where; it must not exist.
@@ -93,7 +99,11 @@ class Applied:
         base = self.operation.transaction.base
         if any(tensor.is_meta for _, tensor, _ in base):
             return {}
-        return {"digest": {"tensors": digest_model(base)}}
+        return {"digest": {"tensors": digest_model(base, self._trained())}}
+
+    def _trained(self) -> list[str]:
+        """Give the base tensors that take gradients: training may have changed them."""
+        return [name for name in self.plan.trainable if name not in self.plan.slots]
 
     def __enter__(self) -> Applied:
         return self

@@ -94,8 +94,9 @@ def _matches(planned: Plan | None, operation: Operation) -> Check:
 
 
 def _finite(operation: Operation) -> Check:
-    filled = {n: s.values for n, s in operation.slots.items() if s.values is not None}
-    if len(filled) < len(operation.slots):
+    slots = operation.transaction.slots
+    filled = {slot.name: slot.values for slot in slots if slot.values is not None}
+    if len(filled) < len(slots):
         return skipped("finite values", "the patient is on meta, it has no values")
     return finite(filled)
 

@@ -65,7 +65,8 @@ class Operation:
         return {name: known[key] for key, name in found.items() if key in known}
 
     def undo(self) -> None:
-        """Take everything back; the patient has its exact bits again."""
+        """Take everything back; the patient has its exact bits again, and the plan stays."""
+        self.plan  # noqa: B018  (made from what is placed, which is about to go)
         self.transaction.rollback()
 
 
@@ -102,7 +103,7 @@ def operate(
             operation.steps.append(planned)
             reading.renew(operation.transaction)
     except BaseException:
-        operation.undo()
+        operation.transaction.rollback()
         raise
     operation.notes += reading.notes
     return operation
@@ -141,9 +142,11 @@ def _plan_step(
         _refuse(step, known)
         return _planned(step, patient, known)
     selection = _select(step, reading, step.at.needs_trace)
-    if not step.at.needs_trace and _refused(step, selection):
+    if step.at.needs_trace:
+        _refuse(step, selection)
+    elif _refused(step, selection):
         selection = _select(step, reading, True)
-    _refuse(step, selection)
+        _refuse(step, selection)
     return _planned(step, patient, tuple(selection), tuple(selection.coverage()))
 
 

@@ -91,12 +91,17 @@ class Transaction:
         tensor = holder._buffers.get(leaf) if tensor is None else tensor
         if tensor is None:
             raise SurgeryError(name, "the name of a tensor", "no such tensor", self._near(name))
-        return self.origin_of(name, tensor)
-
-    def origin_of(self, name: str, tensor: Tensor) -> Origin:
-        """Give the slot of a tensor that was placed, else the tensor as one of the base."""
         placed = self._placed.get(id(tensor))
         return placed[1] if placed else Base(name, tensor)
+
+    def overwrite(self, name: str, values: Tensor) -> None:
+        """Give a parameter of the base the values that training gave it; undo knows the old."""
+        holder, leaf = self._holder(name)
+        parameter = holder._parameters[leaf]
+        assert parameter is not None
+        before = parameter.detach().clone()
+        parameter.data.copy_(values)
+        self._undo.append(lambda: parameter.data.copy_(before))
 
     @singledispatchmethod
     def _place(self, edit: Edit) -> None:

@@ -173,7 +173,7 @@ class HfSource(Source):
             return folder
         from huggingface_hub import snapshot_download
 
-        with quietly(self._where):
+        with quietly(self._where, "a local folder, or the id of a model of the hub"):
             return Path(
                 snapshot_download(
                     self.path,

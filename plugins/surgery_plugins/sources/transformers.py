@@ -34,11 +34,15 @@ def library(where: str) -> Any:
 
 
 @contextmanager
-def quietly(where: str) -> Iterator[None]:
+def quietly(where: str, wanted: str = "a model that transformers can build") -> Iterator[None]:
     """Silence transformers and turn what it raises into one clear line.
 
     Args:
         where: how errors name the base.
+        wanted: what errors say was expected.
+
+    Raises:
+        PatientError: transformers, or what it calls, raised.
     """
     from transformers.utils import logging
 
@@ -51,9 +55,7 @@ def quietly(where: str) -> Iterator[None]:
         raise
     except Exception as error:
         line = " ".join(str(error).split()) or "no message"
-        raise PatientError(
-            where, "a model that transformers can build", f"{type(error).__name__}: {line[:300]}"
-        ) from None
+        raise PatientError(where, wanted, f"{type(error).__name__}: {line[:300]}") from None
     finally:
         logging.set_verbosity(verbosity)
         if bars:
