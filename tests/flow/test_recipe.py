@@ -243,3 +243,27 @@ def test_trained_base_tensors_are_saved_too_and_undone(recipe: Path, run: Run) -
     other = surgery.load(recipe.parent / "out").model
     found = surgery.load(recipe.parent / "live", other).model.model.norm.weight
     assert torch.equal(found, applied.model.model.norm.weight)
+
+
+def test_verify_says_what_holds_and_what_does_not(recipe: Path, base: Path, run: Run) -> None:
+    assert run("apply", recipe).status == 0
+    out = recipe.parent / "out"
+    sound = run("verify", out, "--json")
+    assert sound.status == 0
+    assert {c["name"]: c["status"] for c in sound.json["checks"]} == dict.fromkeys(
+        ("files", "ledger", "finite values", "base"), "passed"
+    )
+    file = base / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    other = run("verify", out)
+    assert other.status == 4
+    assert "base" in other.err
+    assert run("verify", out, "--fast").status == 0
+    (out / "recipe.yaml").write_text("recipe: 1")
+    damaged = run("verify", out)
+    assert damaged.status == 4
+    assert "recipe.yaml" in damaged.err
+    assert damaged.out.count("skip") == 3
+    assert run("verify", recipe.parent).status == 4

@@ -92,9 +92,17 @@ def test_a_model_of_two_towers_is_built_as_it_is_loaded(tmp_path: Path) -> None:
     assert {site.layer.number for site in found if site.layer} == {1, 2}
 
 
-def test_a_folder_that_is_not_there_may_be_a_hub_id_and_the_error_says_both() -> None:
-    with pytest.raises(PatientError, match="a local folder, or the id of a model of the hub"):
+def test_a_folder_that_is_not_there_may_be_a_hub_id_and_the_error_says_both(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def unreachable(name: str, **options: Any) -> str:
+        raise ConnectionError(f"no way to {name}")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", unreachable)
+    with pytest.raises(PatientError) as caught:
         HfSource(path="models/no-such").build()
+    assert caught.value.wanted == "a local folder, or the id of a model of the hub"
+    assert "no way to models/no-such" in caught.value.found
 
 
 def test_random_weights_follow_the_seed_and_touch_no_generator() -> None:

@@ -19,6 +19,7 @@ COMMANDS = {
         "surgery.cli.apply:apply",
         "Make the change of a recipe, prove it, and write the result.",
     ),
+    "verify": ("surgery.cli.verify:verify", "Check an output: files, tensors, values and base."),
     "plugins": ("surgery.cli.plugins:plugins", "List plugins, what they offer, what is broken."),
     "recipes": ("surgery.cli.recipes:recipes", "List the shipped recipes, or copy one."),
     "schema": ("surgery.cli.schema:schema", "Print the JSON Schema of recipes, for editors."),

@@ -127,6 +127,22 @@ def _base(
     journal: Journal, folder: Path, moved: str | Path | None, known: Registry, fast: bool
 ) -> Patient:
     source = source_of(journal.base, folder, moved, known)
+    check_base(journal, source, folder, fast)
+    return source.load()
+
+
+def check_base(journal: Journal, source: Source, folder: Path, fast: bool = False) -> None:
+    """Compare a base with what a journal says of it.
+
+    Args:
+        journal: the record.
+        source: where the base is.
+        folder: the checkpoint, for errors.
+        fast: compare sizes alone.
+
+    Raises:
+        IntegrityError: a file of the base is another.
+    """
     wanted, found = journal.base.get("digest", {}).get("files", {}), digest_base(source, fast)
     wrong = sorted(
         name
@@ -140,7 +156,6 @@ def _base(
             f"another {wrong[0]}",
             "give the folder of the same base with `base=` or --base",
         )
-    return source.load()
 
 
 def source_of(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
-from surgery.checks.check import FAILED, PASSED
+from surgery.checks.check import FAILED, PASSED, Check
 from surgery.flow.recipe import Outcome
 from surgery.report.console import rendered
 from surgery.report.plan import human_bytes, plan_tree
@@ -22,18 +23,13 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
 
 def outcome_text(outcome: Outcome) -> str:
     """Give the outcome as text: the plan, the proof, the files and what to do next."""
-    marks = {PASSED: "ok  ", FAILED: "FAIL"}
-    checks = [
-        f"  {marks.get(c.status, 'skip')}  {c.name}" + (f": {c.detail}" if c.detail else "")
-        for c in outcome.checks
-    ]
     files = [f"  {name}  {human_bytes(size)}" for name, size in _files(outcome).items()]
     return "\n".join(
         [
             rendered(plan_tree(outcome.plan)),
             "",
             "proof:",
-            *checks,
+            *check_lines(outcome.checks),
             "",
             f"written to {outcome.folder}:",
             *files,
@@ -42,6 +38,15 @@ def outcome_text(outcome: Outcome) -> str:
             f"print(surgery.load('{outcome.folder}').model)\"",
         ]
     )
+
+
+def check_lines(checks: Iterable[Check]) -> list[str]:
+    """Give a line for each check."""
+    marks = {PASSED: "ok  ", FAILED: "FAIL"}
+    return [
+        f"  {marks.get(c.status, 'skip')}  {c.name}" + (f": {c.detail}" if c.detail else "")
+        for c in checks
+    ]
 
 
 def _files(outcome: Outcome) -> dict[str, int]:
