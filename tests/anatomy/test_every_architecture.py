@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -165,7 +164,6 @@ def test_laws_hold_on_every_architecture() -> None:
     tally = Tally()
     for model_type in model_types():
         check(model_type, tally)
-        gc.collect()
     assert tally.wrong == []
     assert tally.attention >= 378
     assert tally.calls >= 1350
