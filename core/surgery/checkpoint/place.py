@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import shutil
 import sys
 from pathlib import Path
+from typing import Literal, TypeAlias
+
+from surgery.checkpoint.ranges import CANNOT, copy_range
+
+Way: TypeAlias = Literal["auto", "copy"]
+"""``auto`` shares what the file system can share; ``copy`` makes a file of its own."""
 
 _CLONE = 0x40049409
-_CANNOT = {
-    errno.EXDEV,
-    errno.ENOSYS,
-    errno.EINVAL,
-    errno.ENOTTY,
-    errno.EOPNOTSUPP,
-    errno.EPERM,
-    errno.EMLINK,
-    errno.EBADF,
-    errno.ETXTBSY,
-}
 
 
-def place_file(source: Path, target: Path) -> str:
+def place_file(source: Path, target: Path, way: Way = "auto") -> str:
     """Give a file a second name or copy: shared blocks, a hard link, or a copy by the kernel.
 
     A clone with shared blocks comes first, as a later change of one file leaves the other alone.
@@ -30,6 +23,8 @@ def place_file(source: Path, target: Path) -> str:
     Args:
         source: the file; a link is followed.
         target: the new name, which must be free.
+        way: ``copy`` for a file that shares no name with the source, for whoever writes into
+            files in place.
 
     Returns:
         ``reflink``, ``hard link`` or ``copy``.
@@ -40,11 +35,11 @@ def place_file(source: Path, target: Path) -> str:
     source = Path(os.path.realpath(source))
     if _clone(source, target):
         return "reflink"
-    if _link(source, target):
+    if way == "auto" and _link(source, target):
         return "hard link"
     with open(source, "rb") as old, open(target, "xb") as new:
-        if not _copied(old.fileno(), new.fileno()):
-            shutil.copyfileobj(old, new, 1 << 20)
+        size = os.fstat(old.fileno()).st_size
+        copy_range(old.fileno(), new.fileno(), 0, size)
     return "copy"
 
 
@@ -60,7 +55,7 @@ def _clone(source: Path, target: Path) -> bool:
             return True
         except OSError as error:
             os.unlink(target)
-            if error.errno not in _CANNOT:
+            if error.errno not in CANNOT:
                 raise
     return False
 
@@ -70,23 +65,7 @@ def _link(source: Path, target: Path) -> bool:
     try:
         os.link(source, target)
     except OSError as error:
-        if error.errno not in _CANNOT:
+        if error.errno not in CANNOT:
             raise
         return False
     return True
-
-
-def _copied(old: int, new: int) -> bool:
-    """Copy one open file to another inside the kernel; False if it cannot, nothing copied."""
-    copy = getattr(os, "copy_file_range", None)
-    left = os.fstat(old).st_size
-    try:
-        while copy and left > 0:
-            done = copy(old, new, left)
-            if not done:
-                break
-            left -= done
-    except OSError as error:
-        if error.errno not in _CANNOT or os.fstat(new).st_size:
-            raise
-    return bool(copy) and left == 0
