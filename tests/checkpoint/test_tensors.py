@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import tracemalloc
 
@@ -13,8 +12,9 @@ from safetensors.torch import load_file, save_file
 
 from surgery.checkpoint import place
 from surgery.checkpoint.dtypes import CODES
+from surgery.checkpoint.place import place_file
 from surgery.checkpoint.tensors import TensorReader
-from surgery.checkpoint.writer import place_file, write_tensors
+from surgery.checkpoint.writer import write_tensors
 from surgery.errors import IntegrityError
 
 DTYPES = [name for name in CODES if hasattr(torch, name)]
@@ -42,7 +42,7 @@ def entry(name: str, tensor: torch.Tensor):
 
 
 def write(path, tensors, metadata=None):
-    return write_tensors(path, [entry(*item) for item in tensors.items()], metadata)
+    write_tensors(path, [entry(*item) for item in tensors.items()], metadata)
 
 
 def test_every_dtype_makes_the_round_trip(tmp_path):
@@ -92,15 +92,9 @@ def test_views_are_written_by_their_values(tmp_path):
 
 def test_the_order_of_the_tensors_does_not_change_a_byte(tmp_path):
     tensors = {dtype: some(dtype, (3,)) for dtype in DTYPES}
-    one = write(tmp_path / "a", tensors, {"x": "1", "y": "2"})
-    two = write(tmp_path / "b", dict(reversed(tensors.items())), {"y": "2", "x": "1"})
-    assert one == two
+    write(tmp_path / "a", tensors, {"x": "1", "y": "2"})
+    write(tmp_path / "b", dict(reversed(tensors.items())), {"y": "2", "x": "1"})
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
-
-
-def test_the_digest_is_that_of_the_file(tmp_path):
-    digest = write(tmp_path / "a", {"a": some("float32"), "b": some("int8")})
-    assert digest == hashlib.sha256((tmp_path / "a").read_bytes()).hexdigest()
 
 
 def test_every_tensor_is_aligned_to_its_width(tmp_path):

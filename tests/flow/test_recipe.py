@@ -250,9 +250,9 @@ def test_verify_says_what_holds_and_what_does_not(recipe: Path, base: Path, run:
     out = recipe.parent / "out"
     sound = run("verify", out, "--json")
     assert sound.status == 0
-    assert {c["name"]: c["status"] for c in sound.json["checks"]} == dict.fromkeys(
-        ("files", "ledger", "finite values", "base"), "passed"
-    )
+    found = {c["name"]: c["status"] for c in sound.json["checks"]}
+    assert {name for name, status in found.items() if status == "skipped"} == {"contracts"}
+    assert "failed" not in found.values()
     file = base / "model.safetensors"
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
@@ -265,5 +265,5 @@ def test_verify_says_what_holds_and_what_does_not(recipe: Path, base: Path, run:
     damaged = run("verify", out)
     assert damaged.status == 4
     assert "recipe.yaml" in damaged.err
-    assert damaged.out.count("skip") == 3
+    assert damaged.out.count("  skip  ") == len(found) - 1
     assert run("verify", recipe.parent).status == 4

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from surgery_plugins.surgeries.lora import Lora
 from surgery_plugins.surgeries.lora.adapters import branches
-from surgery_plugins.surgeries.lora.arithmetic import delta_weight, factors_of, merged
+from surgery_plugins.surgeries.lora.arithmetic import delta_weight, factors_of
+from surgery_plugins.surgeries.lora.folding import largest_error, merged
 from tests.lora.kit import adapters, part, place, site, stir
 from tests.lora.test_identity import CASES, DORA, EVERY, Case, built, run
 
@@ -220,3 +222,22 @@ def test_a_padding_token_takes_no_gradient() -> None:
     model(torch.tensor([2, 3])).sum().backward()
     touched = model[0].lora_default_A.grad.abs().sum(0) > 0
     assert touched.nonzero().flatten().tolist() == [3]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("dora", [False, True])
+@pytest.mark.parametrize("make", [nn.Linear, lambda i, o: Conv1D(o, i)], ids=["Linear", "Conv1D"])
+def test_a_merge_is_compared_with_what_ran_beside(make: Any, dora: bool, dtype: Any) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(make(70, 130)).to(dtype)
+    place(model, [site(model, "0")], Lora(rank=4, dora=dora))
+    stir(model)
+    ((_, owner, branch),) = branches(model)
+    adapter = (branch, *factors_of(branch, owner))
+    base, generator = model[0].weight.detach(), torch.Generator().manual_seed(1)
+    result = merged(base, [adapter])
+    assert largest_error(base, result, [adapter], generator) <= 1
+    assert largest_error(base, base, [adapter], generator) > 1
+    wrong = result.clone()
+    wrong[3, 5] += 0.5
+    assert largest_error(base, wrong, [adapter], generator) > 1

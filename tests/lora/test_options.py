@@ -67,7 +67,7 @@ def test_biases_train_where_they_are_asked_to() -> None:
     ids=["linear", "conv2d", "conv1d", "experts"],
 )
 def test_a_is_drawn_as_told_and_b_is_zero(build: Any, path: str) -> None:
-    for init in ("kaiming", "gaussian", "orthogonal"):
+    for init in ("kaiming", "gaussian", "orthonormal"):
         model = nn.Sequential(build())
         place(model, [site(model, path)], Lora(rank=4, init=init))
         found = list(adapters(model).values())
@@ -85,20 +85,20 @@ def test_a_is_drawn_as_told_and_b_is_zero(build: Any, path: str) -> None:
 
 
 def test_of_an_embedding_a_is_zero_and_b_is_drawn() -> None:
-    for init in ("kaiming", "gaussian", "orthogonal"):
+    for init in ("kaiming", "gaussian", "orthonormal"):
         model = nn.Sequential(nn.Embedding(50, 40))
         place(model, [site(model, "0")], Lora(rank=4, init=init))
         a, b = model[0].lora_default_A, model[0].lora_default_B
         assert not a.any()
         assert (a.shape, b.shape) == ((4, 50), (40, 4))
-        want = 40**-0.5 if init == "orthogonal" else 1.0
+        want = 40**-0.5 if init == "orthonormal" else 1.0
         assert 0.8 * want < b.std() < 1.2 * want
 
 
 REFUSED = [
     (lambda: nn.LayerNorm(6), {}, {}, "is no matrix"),
     (lambda: nn.ConvTranspose1d(4, 6, 3), {}, {}, "what ConvTranspose1d does with its weight"),
-    (lambda: nn.Linear(6, 4), {"init": "orthogonal", "rank": 7}, {}, "7 rows of 6 numbers"),
+    (lambda: nn.Linear(6, 4), {"init": "orthonormal", "rank": 7}, {}, "7 rows of 6 numbers"),
     (
         lambda: nn.Linear(6, 6),
         {"bias": "lora"},

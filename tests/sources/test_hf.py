@@ -155,15 +155,16 @@ def test_shards_are_found_and_read(base: Path) -> None:
     assert all(torch.equal(tensor, found[name]) for name, tensor in model.state_dict().items())
 
 
-def test_what_was_saved_whole_is_read_from_its_new_folder(tmp_path: Path) -> None:
+def test_tensors_are_stored_as_transformers_stores_them(tmp_path: Path) -> None:
     source = HfSource(from_config=INLINE)
-    patient = source.load()
-    source.save(patient, tmp_path / "new")
-    again = source.moved(str(tmp_path / "new"))
+    model: Any = source.load().model
+    stored = source.store_as(model, source.naming(model, ()), dict(model.state_dict()))
+    save_file({n: t.clone() for n, t in stored.items()}, tmp_path / "model.safetensors")
+    model.config.save_pretrained(tmp_path)
+    again = source.moved(str(tmp_path))
     HfSource.model_validate(again.model_dump())
     found = again.load().model.state_dict()
-    for name, tensor in patient.model.state_dict().items():
-        assert torch.equal(tensor, found[name])
+    assert all(torch.equal(tensor, found[name]) for name, tensor in model.state_dict().items())
 
 
 def test_transformers_prints_nothing(base: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import nn
+if TYPE_CHECKING:
+    from torch import nn
 
 EXTENSIONS = "_surgery_extensions"
 """Attribute of an extended module: its ``Extend`` edits by name, in order of placing."""

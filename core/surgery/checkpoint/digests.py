@@ -10,7 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from surgery.errors import IntegrityError
+from surgery.checkpoint.strict import readable
 
 Progress: TypeAlias = Callable[[int], object]
 """Called with each number of bytes that was hashed."""
@@ -44,27 +44,17 @@ def digest_files(
 
 def _size(path: Path) -> int:
     """Give the size of a file in bytes."""
-    try:
+    with readable(path):
         return path.stat().st_size
-    except OSError as error:
-        raise _unread(path, error) from error
 
 
 def _digest(path: Path, progress: Progress | None) -> dict[str, Any]:
     """Give the size and the sha256 of what one file holds."""
     sink, size, chunk = sha256(), 0, memoryview(bytearray(_CHUNK))
-    try:
-        with open(path, "rb", buffering=0) as file:
-            while count := file.readinto(chunk):
-                sink.update(chunk[:count])
-                size += count
-                if progress:
-                    progress(count)
-    except OSError as error:
-        raise _unread(path, error) from error
+    with readable(path), open(path, "rb", buffering=0) as file:
+        while count := file.readinto(chunk):
+            sink.update(chunk[:count])
+            size += count
+            if progress:
+                progress(count)
     return {"size": size, "sha256": sink.hexdigest()}
-
-
-def _unread(path: Path, error: OSError) -> IntegrityError:
-    """Give the error of a file that cannot be read."""
-    return IntegrityError(str(path), "a file that can be read", f"'{error.strerror}'")

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
-import struct
-from collections import Counter
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 from math import prod
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, BinaryIO
 
 from surgery.checkpoint.dtypes import KINDS, size_of
-from surgery.errors import IntegrityError
+from surgery.checkpoint.strict import parse_json, readable, refuse, show
 
 MAX_HEADER = 25_000_000
 MAX_NAME = 512
 MAX_TENSORS = 200_000
 MAX_RANK = 64
+_TOO_MANY = 2**60
 _METADATA = "__metadata__"
 _FIELDS = {"dtype", "shape", "data_offsets"}
 
@@ -68,16 +65,17 @@ def read_header(path: Path) -> Header:
     Raises:
         IntegrityError: the file cannot be read, or is not what its header says.
     """
-    try:
+    path = Path(path)
+    with readable(path):
+        if path.exists() and not path.is_file():
+            refuse(path, "a plain file", "something else")
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
             length = _read_length(path, file, size)
             text = file.read(length)
-    except OSError as error:
-        _fail(path, "a file that can be read", f"'{error.strerror}'")
     fields = _parse(path, text)
     if len(fields) > MAX_TENSORS:
-        _fail(path, f"at most {MAX_TENSORS} tensors", f"{len(fields)}")
+        refuse(path, f"at most {MAX_TENSORS} tensors", f"{len(fields)}")
     metadata = _metadata(path, fields.pop(_METADATA, {}))
     entries = {name: _entry(path, name, value, 8 + length) for name, value in fields.items()}
     _check_cover(path, list(entries.values()), 8 + length, size)
@@ -87,64 +85,59 @@ def read_header(path: Path) -> Header:
 def _read_length(path: Path, file: BinaryIO, size: int) -> int:
     """Read the length of the header in bytes, and check it against the size of the file."""
     if size < 10:
-        _fail(path, "a safetensors file of 10 bytes or more", f"{size} bytes")
-    length: int = struct.unpack("<Q", file.read(8))[0]
+        refuse(path, "a safetensors file of 10 bytes or more", f"{size} bytes")
+    length = int.from_bytes(file.read(8), "little")
     if length > MAX_HEADER:
-        _fail(path, f"a header of at most {MAX_HEADER} bytes", f"{length} bytes")
+        refuse(path, f"a header of at most {MAX_HEADER} bytes", f"{length} bytes")
     if 8 + length > size:
-        _fail(path, f"a header of {length} bytes", f"a file that ends after {size - 8} of them")
+        refuse(path, f"a header of {length} bytes", f"a file that ends after {size - 8} of them")
     return length
 
 
 def _parse(path: Path, text: bytes) -> dict[str, Any]:
     """Parse the JSON of a header; a name that stands twice is refused."""
     if text[:1] != b"{":
-        _fail(path, "a header that starts with '{'", _show(text[:8].decode("latin-1")))
+        refuse(path, "a header that starts with '{'", show(text[:8].decode("latin-1")))
     try:
-        fields = json.loads(text.decode("utf-8"), object_pairs_hook=partial(once, path))
-    except (ValueError, RecursionError) as error:
-        _fail(path, "a header in JSON", f"'{error}'")
-    assert isinstance(fields, dict)
-    return fields
-
-
-def once(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Make a mapping of the pairs of a JSON object, each name of which must stand once.
-
-    Raises:
-        IntegrityError: a name stands twice; most readers would silently take the last.
-    """
-    fields = dict(pairs)
-    if len(fields) < len(pairs):
-        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
-        _fail(path, "each name once", f"{_show(twice)} twice")
+        decoded = text.decode("utf-8")
+    except UnicodeDecodeError as error:
+        refuse(path, "a header in JSON", show(error))
+    fields = parse_json(decoded, path)
+    assert isinstance(fields, dict)  # the text starts with a brace
     return fields
 
 
 def _metadata(path: Path, value: Any) -> dict[str, str]:
     """Check that the metadata are text by text."""
-    if not isinstance(value, dict) or not all(type(item) is str for item in value.values()):
-        _fail(path, "metadata of text by text", _show(value))
+    if not isinstance(value, dict) or not all(map(_is_text, (*value, *value.values()))):
+        refuse(path, "metadata of text by text", show(value))
     return dict(value)
+
+
+def _is_text(value: Any) -> bool:
+    """Tell whether a value is text that other programs can read too."""
+    return isinstance(value, str) and not any("\ud800" <= sign <= "\udfff" for sign in value)
 
 
 def _entry(path: Path, name: str, value: Any, start: int) -> TensorEntry:
     """Check the fields of one tensor, and place it in the file."""
-    where = f"{path}: tensor {_show(name)}"
+    where = f"{path}: tensor {show(name)}"
     check_name(where, name)
     if not isinstance(value, dict) or set(value) != _FIELDS:
-        _fail(where, "exactly dtype, shape and data_offsets", _show(value))
+        refuse(where, "exactly dtype, shape and data_offsets", show(value))
     kind, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
     if type(kind) is not str or kind not in KINDS:
-        _fail(where, f"a dtype out of {', '.join(KINDS)}", _show(kind))
+        refuse(where, f"a dtype out of {', '.join(KINDS)}", show(kind))
     if not _counts(shape) or len(shape) > MAX_RANK:
-        _fail(where, f"a shape of at most {MAX_RANK} non-negative integers", _show(shape))
+        refuse(where, f"a shape of at most {MAX_RANK} non-negative integers", show(shape))
     if not _counts(offsets) or len(offsets) != 2:
-        _fail(where, "two non-negative offsets", _show(offsets))
+        refuse(where, "two non-negative offsets", show(offsets))
+    if prod(n for n in shape if n) >= _TOO_MANY:
+        refuse(where, "a shape that memory has addresses for", show(shape))
     begin, end = offsets
     size = prod(shape) * size_of(KINDS[kind])
     if size != end - begin:
-        _fail(where, f"{size} bytes for {kind} {shape}", f"{end - begin}, from {begin} to {end}")
+        refuse(where, f"{size} bytes for {kind} {shape}", f"{end - begin}, from {begin} to {end}")
     return TensorEntry(name, KINDS[kind], tuple(shape), start + begin, start + end, path)
 
 
@@ -157,7 +150,7 @@ def check_name(where: str, name: str) -> None:
     climbs = ".." in name.replace("\\", "/").split("/")
     if not name or len(name) > MAX_NAME or not name.isprintable() or climbs:
         wanted = f"a printable name of 1 to {MAX_NAME} characters without '..' parts"
-        _fail(where, wanted, f"{len(name)} characters: {_show(name)}")
+        refuse(where, wanted, f"{len(name)} characters: {show(name)}")
 
 
 def _counts(value: Any) -> bool:
@@ -171,15 +164,4 @@ def _check_cover(path: Path, entries: list[TensorEntry], start: int, size: int) 
     for (_, before), (after, _) in pairwise(edges):
         if before != after:
             what = "a hole" if before < after else "an overlap or a cut"
-            _fail(path, f"tensor data at byte {before}", f"{what}: the next part is at {after}")
-
-
-def _show(value: Any) -> str:
-    """Write a value of a file so that it is short and harmless on a terminal."""
-    text = ascii(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def _fail(where: Path | str, wanted: str, found: str) -> NoReturn:
-    """Raise the error of a file that is not what it should be."""
-    raise IntegrityError(str(where), wanted, found, "get the file again from where it came")
+            refuse(path, f"tensor data at byte {before}", f"{what}: the next part is at {after}")

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 
-from surgery.checkpoint.header import once, read_header
+from surgery.checkpoint.header import read_header
+from surgery.checkpoint.strict import read_json, readable, show, show_path
 from surgery.errors import IntegrityError, PatientError
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 MAX_INDEX = 100_000_000
+MAX_FILE_NAME = 255
 
 
 def open_checkpoint(folder: Path) -> dict[str, Path]:
@@ -28,12 +28,18 @@ def open_checkpoint(folder: Path) -> dict[str, Path]:
         IntegrityError: a file is damaged, or the index is wrong or leads out of the folder.
     """
     folder = Path(folder)
+    with readable(folder):
+        return _opened(folder)
+
+
+def _opened(folder: Path) -> dict[str, Path]:
+    """Find and check the files of :func:`open_checkpoint`."""
     if folder.is_file() and folder.suffix == ".safetensors":
         read_header(folder)
         return {folder.name: folder}
     if not folder.is_dir():
         found = "a file" if folder.exists() else "nothing there"
-        raise PatientError(str(folder), "a folder with weights", found)
+        raise PatientError(show_path(folder), "a folder with weights", found)
     if (folder / SINGLE).exists():
         return _checked(folder, [SINGLE])
     if index := _index_of(folder):
@@ -57,19 +63,19 @@ def _none(folder: Path, names: list[str]) -> PatientError:
     wanted = f"weights, such as {SINGLE}"
     if names:
         found = f"{len(names)} safetensors files without {INDEX}: {_some(names)}"
-        return PatientError(str(folder), wanted, found)
+        return PatientError(show_path(folder), wanted, found)
     present = sorted(path.name for path in folder.iterdir())
     pickles = [name for name in present if name.endswith(PICKLES)]
     if pickles:
         found = f"only torch pickles, which can run code: {_some(pickles)}"
-        return PatientError(str(folder), wanted, found, "save the model anew as safetensors")
-    return PatientError(str(folder), wanted, _some(present) if present else "an empty folder")
+        return PatientError(show_path(folder), wanted, found, "save the model anew as safetensors")
+    return PatientError(show_path(folder), wanted, _some(present) if present else "an empty folder")
 
 
 def _some(names: list[str]) -> str:
     """Write the first names of a list."""
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(names[:5]) + more
+    return ", ".join(map(show_path, names[:5])) + more
 
 
 def _index_of(folder: Path) -> str | None:
@@ -80,35 +86,31 @@ def _index_of(folder: Path) -> str | None:
 
 def _indexed(folder: Path, index: str) -> dict[str, Path]:
     """Check an index against the headers of the shards that it names."""
-    where = str(folder / index)
+    where = show_path(folder / index)
     listed = _read_map(file_inside(folder, index))
     files = {name: file_inside(folder, name, index) for name in sorted(set(listed.values()))}
     held = {name: read_header(path).entries for name, path in files.items()}
     for name, file in listed.items():
         if name not in held[file]:
-            raise IntegrityError(where, f"tensor {name!a} in {file}", "no such tensor there")
+            wanted = f"tensor {show(name)} in {file}"
+            raise IntegrityError(where, wanted, "no such tensor there")
     for file, entries in held.items():
         for name in entries:
             if listed.get(name) != file:
                 named = listed.get(name, "no file")
-                raise IntegrityError(where, f"{file} for its tensor {name!a}", named)
+                raise IntegrityError(where, f"{file} for its tensor {show(name)}", named)
     return files
 
 
 def _read_map(path: Path) -> Mapping[str, str]:
     """Read the file name of each tensor from an index."""
     wanted = "JSON with a weight_map of tensor names to file names"
-    if path.stat().st_size > MAX_INDEX:
-        raise IntegrityError(str(path), f"at most {MAX_INDEX} bytes", f"{path.stat().st_size}")
-    try:
-        data = json.loads(path.read_text("utf-8"), object_pairs_hook=partial(once, path))
-    except (ValueError, RecursionError) as error:
-        raise IntegrityError(str(path), wanted, f"'{error}'"[:200]) from None
+    data = read_json(path, MAX_INDEX)
     listed = data.get("weight_map") if isinstance(data, dict) else None
     if not isinstance(listed, dict) or not listed:
-        raise IntegrityError(str(path), wanted, "none")
+        raise IntegrityError(show_path(path), wanted, "none")
     if not all(type(name) is str for name in listed.values()):
-        raise IntegrityError(str(path), wanted, "file names that are not text")
+        raise IntegrityError(show_path(path), wanted, "file names that are not text")
     return listed
 
 
@@ -123,15 +125,33 @@ def file_inside(folder: Path, name: str, index: str = INDEX) -> Path:
     Raises:
         IntegrityError: the name is no plain one, nothing is there, or a link leads elsewhere.
     """
-    if name in ("", ".", "..") or set(name) & set("/\\:\0"):
-        raise IntegrityError(str(folder / index), "the name of a file in the folder", f"{name!a}")
+    if name in ("", ".", "..") or len(name) > MAX_FILE_NAME or set(name) & set("/\\:\0"):
+        wanted = "the name of a file in the folder"
+        raise IntegrityError(show_path(folder / index), wanted, show(name))
     path = folder / name
-    if not path.is_file():
-        raise IntegrityError(str(path), "a file of this name", "nothing there")
-    end = path.resolve()
-    if not any(end.is_relative_to(place) for place in _allowed(folder.resolve())):
-        raise IntegrityError(str(path), "a file in the folder", f"a link to {end}")
+    with readable(path):
+        if not path.is_file():
+            raise IntegrityError(show_path(path), "a file of this name", "nothing there")
+        if not lies_inside(folder, path):
+            found = f"a link to {show_path(path.resolve())}"
+            raise IntegrityError(show_path(path), "a file in the folder", found)
     return path
+
+
+def lies_inside(folder: Path, path: Path) -> bool:
+    """Tell whether a path ends in a folder, or in the blobs of the same cached model.
+
+    Args:
+        folder: where it must end, links followed.
+        path: something in the folder, which may be a link or lie behind one.
+    """
+    end = path.resolve()
+    return any(end.is_relative_to(place) for place in _allowed(folder.resolve()))
+
+
+def is_cached(folder: Path, path: Path) -> bool:
+    """Tell whether a path of a folder ends in the blobs of the cached model that the folder is."""
+    return any(path.resolve().is_relative_to(place) for place in _allowed(folder.resolve())[1:])
 
 
 def _allowed(top: Path) -> list[Path]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from surgery.checkpoint.strict import readable, show_path
 from surgery.errors import PatientError
 
 if TYPE_CHECKING:
@@ -15,22 +16,31 @@ if TYPE_CHECKING:
 _ANEW = "save it anew as safetensors, where you trust it"
 
 
-def read_pickle(path: Path) -> Any:
+def read_pickle(path: Path, *, mapped: bool = False, left_out: Collection[str] = ()) -> Any:
     """Read a file of ``torch.save`` onto the CPU, with tensors and plain containers only.
+
+    Args:
+        path: the file.
+        mapped: True to leave the tensors on disk until they are used; checksums are not compared.
+        left_out: classes whose objects are read past; none of them is imported or run, and an
+            :class:`Absent` stands in the place of each object.
 
     Raises:
         PatientError: the file is missing, old, packed or damaged, names classes that torch does
             not hold for safe, or holds a tensor larger than its stored bytes.
     """
     import torch
+    from torch.serialization import safe_globals
 
-    _check_archive(path)
-    _check_classes(path)
+    _check_classes(path, left_out)
+    absent: list[Any] = [(_stand_in(name), name) for name in left_out]
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        with safe_globals(absent):
+            found = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped or None)
     except Exception as error:
-        text = f"{type(error).__name__}: {str(error).strip()}".splitlines()[0]
-        raise PatientError(str(path), "a file of torch.save", f"'{text[:200]}'", _ANEW) from error
+        line = f"{type(error).__name__}: {str(error).strip()}".splitlines()[0][:200]
+        told = f"'{ascii(line)[1:-1]}'"
+        raise PatientError(show_path(path), "a file of torch.save", told, _ANEW) from error
     for tensor in _tensors(found):
         _check_storage(path, tensor)
     return found
@@ -39,32 +49,73 @@ def read_pickle(path: Path) -> Any:
 def _check_archive(path: Path) -> None:
     """Demand an archive whose parts are stored as they are, so that none outgrows the file."""
     wanted = "a file of torch.save in its zip format (torch 1.6 or later)"
+    with readable(path):
+        if not path.is_file():
+            found = "something else" if path.exists() else "nothing there"
+            raise PatientError(show_path(path), wanted, found)
     try:
         with zipfile.ZipFile(path) as archive:
             parts = archive.infolist()
-    except FileNotFoundError:
-        raise PatientError(str(path), wanted, "nothing there") from None
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise PatientError(str(path), wanted, f"'{error}'", _ANEW) from error
+        raise PatientError(show_path(path), wanted, f"'{error}'", _ANEW) from error
     packed = any(part.compress_type != zipfile.ZIP_STORED for part in parts)
     claimed, size = sum(part.file_size for part in parts), path.stat().st_size
     if packed or claimed > size:
         found = "packed parts" if packed else f"parts that claim {claimed} of {size} bytes"
-        raise PatientError(str(path), "parts stored as they are", found, _ANEW)
+        raise PatientError(show_path(path), "parts stored as they are", found, _ANEW)
 
 
-def _check_classes(path: Path) -> None:
-    """Refuse a file that names classes or functions beyond those torch holds for safe."""
+class Absent:
+    """Stand for an object of a class that was left out; it does nothing.
+
+    Attributes:
+        state: the plain values that would have become its attributes.
+    """
+
+    def __init__(self, *given: Any) -> None:
+        self.state: dict[str, Any] = {}
+
+    def __new__(cls, *given: Any) -> Absent:
+        """Make one, whatever the pickle gives."""
+        return super().__new__(cls)
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = dict(state) if isinstance(state, dict) else {}
+
+
+def _stand_in(name: str) -> Callable[..., Any]:
+    """Give what is called in the place of a class; torch fills no mapping but a plain one."""
+    return _mapping if name == "collections.defaultdict" else Absent
+
+
+def _mapping(*given: Any) -> dict[Any, Any]:
+    """Stand for a mapping with a default."""
+    return {}
+
+
+def foreign_classes(path: Path) -> list[str]:
+    """List the classes and functions that a file names beyond those torch holds for safe.
+
+    Raises:
+        PatientError: the file is missing, old, packed or damaged.
+    """
     from torch.serialization import get_unsafe_globals_in_checkpoint
 
+    _check_archive(path)
     try:
-        unsafe = sorted(get_unsafe_globals_in_checkpoint(str(path)))
+        return sorted(get_unsafe_globals_in_checkpoint(str(path)))
     except Exception as error:
-        raise PatientError(str(path), "a file of torch.save", f"'{error}'"[:200]) from error
+        raise PatientError(show_path(path), "a file of torch.save", f"'{error}'"[:200]) from error
+
+
+def _check_classes(path: Path, left_out: Collection[str]) -> None:
+    """Refuse a file that names classes or functions beyond those torch holds for safe."""
+    unsafe = [name for name in foreign_classes(path) if name not in left_out]
     if unsafe:
         shown = ", ".join(ascii(name)[1:-1] for name in unsafe[:10])
         more = f" and {len(unsafe) - 10} more" if len(unsafe) > 10 else ""
-        raise PatientError(str(path), "tensors and plain containers only", shown + more, _ANEW)
+        wanted = "tensors and plain containers only"
+        raise PatientError(show_path(path), wanted, shown + more, _ANEW)
 
 
 def _check_storage(path: Path, tensor: Tensor) -> None:
@@ -77,7 +128,7 @@ def _check_storage(path: Path, tensor: Tensor) -> None:
     claimed = tensor.numel() * tensor.element_size()
     if claimed > held:
         found = f"{claimed} bytes claimed by a tensor of shape {tuple(tensor.shape)}"
-        raise PatientError(str(path), f"the {held} bytes that are stored", found, _ANEW)
+        raise PatientError(show_path(path), f"the {held} bytes that are stored", found, _ANEW)
 
 
 def _tensors(found: Any) -> Iterator[Tensor]:

@@ -10,6 +10,7 @@ from surgery.checkpoint.dtypes import size_of
 from surgery.checkpoint.header import TensorEntry, read_header
 from surgery.checkpoint.index import open_checkpoint
 from surgery.checkpoint.memory import memory_of
+from surgery.checkpoint.strict import readable, show_path
 from surgery.errors import IntegrityError, PatientError, did_you_mean
 
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ class TensorReader:
     def __init__(self, *sources: Path) -> None:
         self.entries: dict[str, TensorEntry] = {}
         for source in map(Path, sources):
-            files = open_checkpoint(source).values() if source.is_dir() else [source]
+            with readable(source):
+                files = open_checkpoint(source).values() if source.is_dir() else [source]
             for file in files:
                 self._add(file)
 
@@ -44,7 +46,7 @@ class TensorReader:
             IntegrityError: no file holds it, or its bytes are damaged.
         """
         entry = self._entry(name)
-        return _read(entry, entry.begin, entry.shape)
+        return read_tensor(entry)
 
     def rows(self, name: str, start: int, stop: int) -> Tensor:
         """Read the rows ``start`` to ``stop`` (excluded) of axis 0 of one tensor.
@@ -58,6 +60,18 @@ class TensorReader:
             raise IndexError(f"{name} of shape {entry.shape} has no rows {start} to {stop}")
         row = prod(entry.shape[1:]) * size_of(entry.dtype)
         return _read(entry, entry.begin + start * row, (stop - start, *entry.shape[1:]))
+
+    def flat(self, name: str, start: int, stop: int) -> Tensor:
+        """Read the elements ``start`` to ``stop`` (excluded) of one tensor, as one axis.
+
+        Raises:
+            IntegrityError: no file holds it, or its bytes are damaged.
+            IndexError: the tensor has no such elements.
+        """
+        entry = self._entry(name)
+        if not 0 <= start <= stop <= prod(entry.shape):
+            raise IndexError(f"{name} of shape {entry.shape} has no elements {start} to {stop}")
+        return _read(entry, entry.begin + start * size_of(entry.dtype), (stop - start,))
 
     def _add(self, file: Path) -> None:
         """Take up the tensors of one file."""
@@ -76,6 +90,15 @@ class TensorReader:
         return self.entries[name]
 
 
+def read_tensor(entry: TensorEntry) -> Tensor:
+    """Read a stored tensor into memory of its own.
+
+    Raises:
+        IntegrityError: its bytes are damaged, or the file has changed.
+    """
+    return _read(entry, entry.begin, entry.shape)
+
+
 def _read(entry: TensorEntry, begin: int, shape: tuple[int, ...]) -> Tensor:
     """Read a stretch of a file as a tensor."""
     import torch
@@ -92,13 +115,14 @@ def _read(entry: TensorEntry, begin: int, shape: tuple[int, ...]) -> Tensor:
 def _fill(entry: TensorEntry, begin: int, memory: memoryview) -> None:
     """Read bytes of a file from an offset on, until the memory is full."""
     done = 0
-    with open(entry.file, "rb", buffering=0) as file:
+    with readable(entry.file), open(entry.file, "rb", buffering=0) as file:
         file.seek(begin)
         while done < len(memory):
             count = file.readinto(memory[done:])
             if not count:
                 found = f"a file that now ends after {begin + done}"
-                raise IntegrityError(str(entry.file), f"{begin + len(memory)} bytes", found)
+                wanted = f"{begin + len(memory)} bytes"
+                raise IntegrityError(show_path(entry.file), wanted, found)
             done += count
 
 

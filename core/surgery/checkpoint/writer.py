@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from hashlib import sha256
+from io import RawIOBase
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from surgery.checkpoint.dtypes import CODES, size_of
-from surgery.checkpoint.header import check_name
+from surgery.checkpoint.header import TensorEntry, check_name
 from surgery.checkpoint.memory import memory_of
-from surgery.checkpoint.place import place_file
+from surgery.checkpoint.ranges import copy_range
 from surgery.errors import IntegrityError
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-__all__ = ["NewEntry", "place_file", "write_tensors"]
 
 
 class NewEntry(NamedTuple):
@@ -28,20 +26,22 @@ class NewEntry(NamedTuple):
         name: its name.
         dtype: the name of its torch dtype, such as ``bfloat16``.
         shape: its shape.
-        produce: gives its values, once, when it is its turn.
+        produce: gives its values, once, when it is its turn; or the stored tensor whose bytes
+            are to be copied, in the kernel where it can.
     """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
-    produce: Callable[[], Tensor]
+    produce: Callable[[], Tensor] | TensorEntry
 
 
 def write_tensors(
     path: Path,
-    tensors: Iterable[tuple[str, str, tuple[int, ...], Callable[[], Tensor]]],
+    tensors: Iterable[tuple[str, str, tuple[int, ...], Callable[[], Tensor] | TensorEntry]],
     metadata: Mapping[str, str] | None = None,
-) -> str:
+    progress: Callable[[int], object] = lambda count: None,
+) -> None:
     """Write a new safetensors file, whatever the order in which the tensors are given.
 
     The wider dtypes come first, then names in order, so that every tensor is aligned and the
@@ -51,30 +51,48 @@ def write_tensors(
         path: the file; it must not exist.
         tensors: what to write.
         metadata: free text by name; ``format`` is always ``pt``.
-
-    Returns:
-        The sha256 of the file, in hexadecimal.
+        progress: called with the bytes of each tensor when it is written.
 
     Raises:
-        IntegrityError: a name is unfit or stands twice, or a producer gave another shape or
-            dtype than it said.
+        IntegrityError: a name is unfit or stands twice, a producer gave another shape or dtype
+            than it said, or a file that is copied from has changed.
         OSError: the file exists, or the disk refuses.
     """
     ordered = sorted((NewEntry(*entry) for entry in tensors), key=_order)
     _check(path, ordered)
-    header, sink = _header(ordered, {**(metadata or {}), "format": "pt"}), sha256()
     with open(path, "xb", buffering=0) as file:
-
-        def put(data: memoryview) -> None:
-            sink.update(data)
-            while data:
-                data = data[file.write(data) or 0 :]
-
-        put(memoryview(header))
+        _put(file, memoryview(_header(ordered, {**(metadata or {}), "format": "pt"})))
         for entry in ordered:
-            tensor = _plain(path, entry)
-            put(memory_of(tensor))
-    return sink.hexdigest()
+            if isinstance(entry.produce, TensorEntry):
+                _copy(path, file, entry, entry.produce)
+            else:
+                tensor = _plain(path, entry, entry.produce)
+                _put(file, memory_of(tensor))
+            progress(_bytes(entry))
+
+
+def _put(file: RawIOBase, data: memoryview) -> None:
+    """Write all of some bytes."""
+    while data:
+        data = data[file.write(data) or 0 :]
+
+
+def _copy(path: Path, file: RawIOBase, entry: NewEntry, stored: TensorEntry) -> None:
+    """Copy the bytes of a stored tensor."""
+    where = f"{path}: tensor {entry.name!r}"
+    if (entry.dtype, tuple(entry.shape)) != (stored.dtype, stored.shape):
+        found = f"{stored.dtype} {stored.shape}"
+        raise IntegrityError(where, f"{entry.dtype} {entry.shape}", found)
+    with open(stored.file, "rb", buffering=0) as old:
+        end = copy_range(old.fileno(), file.fileno(), stored.begin, stored.end)
+    if end != stored.end:
+        found = f"a file that now ends after {end}"
+        raise IntegrityError(str(stored.file), f"{stored.end} bytes", found)
+
+
+def _bytes(entry: NewEntry) -> int:
+    """Give the size of a tensor in bytes."""
+    return prod(entry.shape) * size_of(entry.dtype)
 
 
 def _order(entry: NewEntry) -> tuple[int, str]:
@@ -98,7 +116,7 @@ def _header(entries: list[NewEntry], metadata: Mapping[str, str]) -> bytes:
     fields: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))}
     begin = 0
     for entry in entries:
-        end = begin + prod(entry.shape) * size_of(entry.dtype)
+        end = begin + _bytes(entry)
         fields[entry.name] = {
             "dtype": CODES[entry.dtype],
             "shape": list(entry.shape),
@@ -110,9 +128,9 @@ def _header(entries: list[NewEntry], metadata: Mapping[str, str]) -> bytes:
     return len(text).to_bytes(8, "little") + text
 
 
-def _plain(path: Path, entry: NewEntry) -> Tensor:
+def _plain(path: Path, entry: NewEntry, produce: Callable[[], Tensor]) -> Tensor:
     """Produce a tensor, and lay it out plainly on the CPU."""
-    tensor = entry.produce().detach()
+    tensor = produce().detach()
     found = str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape)
     if found != (entry.dtype, tuple(entry.shape)) or tensor.device.type == "meta":
         where = f"{path}: tensor {entry.name!r}"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from surgery.errors import Problems, ProofError
 
-PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
+PASSED, FAILED, SKIPPED, WARNED = "passed", "failed", "skipped", "warned"
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +16,8 @@ class Check:
 
     Attributes:
         name: what was checked.
-        status: ``passed``, ``failed`` or ``skipped``.
+        status: ``passed``, ``failed``, ``skipped``, or ``warned`` where what was found may be
+            meant but is known to mislead.
         detail: what was found; of a skipped check, why it was skipped.
     """
 
@@ -37,6 +38,11 @@ def passed(name: str, detail: str = "") -> Check:
 def failed(name: str, detail: str) -> Check:
     """Give a check that does not hold."""
     return Check(name, FAILED, detail)
+
+
+def warned(name: str, detail: str) -> Check:
+    """Give a check that found something that may be meant, but is known to mislead."""
+    return Check(name, WARNED, detail)
 
 
 def skipped(name: str, why: str) -> Check:

@@ -19,13 +19,14 @@ def finite(tensors: Mapping[str, Tensor]) -> Check:
 
     The sum is looked at first: it is finite for nearly every finite tensor, and one pass.
     """
-    bad = [name for name, tensor in tensors.items() if not _finite(tensor)]
+    bad = [name for name, tensor in tensors.items() if not is_finite(tensor)]
     if bad:
         return failed("finite values", f"NaN or infinity in {', '.join(bad[:5])} ({len(bad)})")
     return passed("finite values", f"{len(tensors)} tensors")
 
 
-def _finite(tensor: Tensor) -> bool:
+def is_finite(tensor: Tensor) -> bool:
+    """Tell whether a tensor holds neither NaN nor infinity."""
     if not (tensor.is_floating_point() or tensor.is_complex()) or tensor.numel() == 0:
         return True
     return bool(torch.isfinite(tensor.detach().sum())) or bool(torch.isfinite(tensor).all())
@@ -74,15 +75,32 @@ def tensors_in(value: Any) -> Iterable[Tensor]:
             yield from tensors_in(item)
 
 
-def identity(before: Sequence[Tensor], after: Sequence[Tensor]) -> Check:
-    """Check that outputs are bit-equal."""
+def identity(before: Sequence[Tensor], after: Sequence[Tensor], rounding: float = 0.0) -> Check:
+    """Check that outputs are bit-equal, or as close as a surgery's rounding allows.
+
+    Args:
+        before: the outputs before.
+        after: the outputs after.
+        rounding: how long the difference may be, as a share of the output, in the L2 norm.
+    """
+    name = "identity at init"
     if len(before) != len(after) or not before:
-        return failed("identity at init", f"{len(before)} outputs before, {len(after)} after")
+        return failed(name, f"{len(before)} outputs before, {len(after)} after")
     for number, (old, new) in enumerate(zip(before, after, strict=True)):
-        if old.shape != new.shape or not torch.equal(old, new):
-            gap = (old - new).abs().max().item() if old.shape == new.shape else float("nan")
-            return failed("identity at init", f"output {number} differs by up to {gap:.3g}")
-    return passed("identity at init", f"{len(before)} outputs bit-equal")
+        gap = _gap(old, new) if old.shape == new.shape else float("inf")
+        if not gap <= rounding:
+            return failed(name, f"output {number} differs by {gap:.3g} of its length")
+    how = f"equal up to {rounding:.3g} of their length" if rounding else "bit-equal"
+    return passed(name, f"{len(before)} outputs {how}")
+
+
+def _gap(old: Tensor, new: Tensor) -> float:
+    """Give the length of a difference as a share of the first; 0 for equal bits alone."""
+    if torch.equal(old, new):
+        return 0.0
+    wide = torch.promote_types(old.dtype, torch.float64)
+    gap = (old.to(wide) - new.to(wide)).norm()
+    return float(gap / old.to(wide).norm().clamp(min=torch.finfo(torch.float64).tiny))
 
 
 def vocabulary(rows: int | None, tokens: int | None, stated: int | None) -> Check:

@@ -19,7 +19,26 @@ COMMANDS = {
         "surgery.cli.apply:apply",
         "Make the change of a recipe, prove it, and write the result.",
     ),
+    "merge": ("surgery.cli.merge:merge", "Fold adapters into their weights."),
+    "undo": ("surgery.cli.undo:undo", "Write a checkpoint without one of its surgeries, or any."),
     "verify": ("surgery.cli.verify:verify", "Check an output: files, tensors, values and base."),
+    "diff": ("surgery.cli.diff:diff", "Show in what two checkpoints differ."),
+    "doctor": (
+        "surgery.cli.doctor:doctor",
+        "Examine a model and what belongs to it; nothing is changed.",
+    ),
+    "extract": (
+        "surgery.cli.extract:extract",
+        "Write the difference of two checkpoints as an adapter.",
+    ),
+    "adopt": (
+        "surgery.cli.adopt:adopt",
+        "Turn a checkpoint of another tool into safetensors with a journal.",
+    ),
+    "import": (
+        "surgery.cli.imports:import_",
+        "Take over what another tool made of a model, as a checkpoint.",
+    ),
     "plugins": ("surgery.cli.plugins:plugins", "List plugins, what they offer, what is broken."),
     "recipes": ("surgery.cli.recipes:recipes", "List the shipped recipes, or copy one."),
     "schema": ("surgery.cli.schema:schema", "Print the JSON Schema of recipes, for editors."),

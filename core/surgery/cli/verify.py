@@ -1,4 +1,4 @@
-"""``surgery verify``: is an output what its manifest and journal say?"""
+"""``surgery verify``: is a folder what its manifest and journal say, and is it whole?"""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ DAMAGED = 4
 @click.command()
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--base", type=click.Path(path_type=Path), help="Where the base is now.")
-@click.option("--fast", is_flag=True, help="Compare sizes and headers, not every byte.")
+@click.option("--fast", is_flag=True, help="Compare sizes and headers alone.")
 @common
 def verify(session: Session, folder: Path, base: Path | None, fast: bool) -> int:
     """Check an output: files, tensors, values and base.
 
-    DIR is what `surgery apply` wrote. The exit status is 4 where something is damaged.
+    DIR is what `surgery apply` wrote. Of another folder, what can be checked is: headers, index
+    and links, values, ties, vocabulary and contracts; the rest is listed as skipped. The exit
+    status is 0 where nothing failed, 4 where something is damaged, 2 where there is no folder.
     """
     from surgery.checks.check import FAILED
     from surgery.flow.verify import verify as check
-    from surgery.report.outcome import check_lines
+    from surgery.report.outcome import verdict_json, verdict_text
 
     checks = check(folder, session.registry, base=base, fast=fast)
     bad = [one for one in checks if one.status == FAILED]
-    data = {"checks": [one.to_json() for one in checks]}
-    session.result(data, "\n".join(check_lines(checks)), ok=not bad)
+    session.result(verdict_json(checks), verdict_text(checks), ok=not bad)
     for one in bad:
         session.complain(f"{one.name}: {one.detail}")
     return DAMAGED if bad else 0

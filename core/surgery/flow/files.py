@@ -1,35 +1,67 @@
-"""What stands in an output folder, and how it is written."""
+"""What stands in an output folder."""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-from surgery.checkpoint.manifest import digest_files, write_manifest
-from surgery.checkpoint.tensors import TensorReader
-from surgery.checkpoint.writer import NewEntry, write_tensors
-from surgery.checks.check import Check
-from surgery.checks.ledger import ledger
-from surgery.operate.dtypes import name_of
-from surgery.operate.edits import ChangeTokenizer, SetConfig
-from surgery.operate.exporter import Exporter
-from surgery.operate.journal import Journal
-from surgery.operate.operation import Operation
-from surgery.operate.slots import Base
+from surgery.checkpoint.manifest import digest_files
+from surgery.checkpoint.strict import read_text
+from surgery.errors import IntegrityError
+from surgery.hooks.registry import Registry
+from surgery.operate.journal import Journal, read_journal
 from surgery.operate.source import Source
 
 CHANGED = "changed.safetensors"
 """The tensors that the base does not hold."""
+
+OURS = "surgery"
+"""The folder beside a whole model with what only this library reads."""
+
+STRUCTURE = f"{OURS}/base"
+"""The configuration and tokenizer of the base, beside a whole model that has others."""
 
 JOURNAL = "surgery.json"
 """The journal."""
 
 RECIPE = "recipe.yaml"
 """The recipe, with everything filled in."""
+
+
+def journal_in(folder: Path) -> Journal:
+    """Read the journal of an output.
+
+    Raises:
+        IntegrityError: there is none, or it is damaged.
+    """
+    return read_journal(read_text(folder / JOURNAL), str(folder / JOURNAL))
+
+
+def source_from(name: str, options: Mapping[str, Any], folder: Path, known: Registry) -> Source:
+    """Give the source that a journal names.
+
+    Args:
+        name: the source's name.
+        options: its options.
+        folder: the checkpoint, for errors.
+        known: the installed plugins.
+
+    Raises:
+        PluginError: nobody offers the source.
+        IntegrityError: it does not take these options.
+    """
+    try:
+        return known.source(name).model_validate(dict(options))
+    except ValueError as error:
+        found = " ".join(str(error).split())[:200]
+        where, instead = f"{folder / JOURNAL}: base", "write the checkpoint anew"
+        raise IntegrityError(where, f"options of the source {name!a}", found, instead) from None
+
+
+def changed_in(folder: Path, journal: Journal) -> Path:
+    """Give the file of the tensors that neither the base nor a whole model beside it holds."""
+    return folder / OURS / CHANGED if journal.whole else folder / CHANGED
 
 
 def base_of(source: Source) -> dict[str, Any]:
@@ -44,80 +76,3 @@ def base_of(source: Source) -> dict[str, Any]:
 def digest_base(source: Source, fast: bool = False) -> dict[str, dict[str, Any]]:
     """Give size and sha256 of a base's weight files, by file name; sizes alone if fast."""
     return digest_files(source.weights(), fast=fast)
-
-
-def write_output(
-    folder: Path,
-    operation: Operation,
-    journal: Journal,
-    *,
-    source: Source | None = None,
-    recipe: str | None = None,
-    full: bool = False,
-    exporters: Sequence[Exporter] = (),
-) -> Check:
-    """Write everything into a folder that is not published yet; the manifest comes last.
-
-    Args:
-        folder: where to write.
-        operation: what was done, its tensors filled.
-        journal: the record.
-        source: where the patient came from; its config and tokenizer files travel along.
-        recipe: the resolved recipe, as YAML.
-        full: True to write all of the base's tensors too.
-        exporters: what writes other tools' formats, each into a folder of its own.
-
-    Returns:
-        The ledger of what was written, read back from the file.
-    """
-    for name, path in (source.companions() if source else {}).items():
-        shutil.copyfile(path, folder / name)
-    _write_companions(operation, folder)
-    if full and source is not None:
-        source.save(operation.patient, folder)
-        journal = _moved_here(journal, source, folder)
-    wanted = stored_tensors(operation, journal)
-    write_tensors(folder / CHANGED, [_entry(name, tensor) for name, tensor in wanted.items()])
-    for exporter in exporters:
-        (folder / exporter.name).mkdir()
-        exporter.export(operation.patient.model, journal.base, folder / exporter.name)
-    if recipe is not None:
-        (folder / RECIPE).write_text(recipe, encoding="utf-8")
-    (folder / JOURNAL).write_text(journal.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    write_manifest(folder)
-    return _read_back(folder, wanted)
-
-
-def stored_tensors(operation: Operation, journal: Journal) -> dict[str, Tensor]:
-    """Give the tensors that the base does not hold: new, changed and trained ones, by name."""
-    found = {n: s.values for n, s in operation.slots.items() if s.saved and s.values is not None}
-    for name in journal.trained:
-        origin = operation.transaction.origin(name)
-        found[name] = origin.tensor if isinstance(origin, Base) else found[name]
-    return found
-
-
-def _entry(name: str, tensor: Tensor) -> NewEntry:
-    produce: Callable[[], Tensor] = tensor.detach
-    return NewEntry(name, name_of(tensor.dtype), tuple(tensor.shape), produce)
-
-
-def _read_back(folder: Path, wanted: Mapping[str, Tensor]) -> Check:
-    held = {n: (e.shape, e.dtype) for n, e in TensorReader(folder / CHANGED).entries.items()}
-    return ledger({n: (tuple(t.shape), name_of(t.dtype)) for n, t in wanted.items()}, held)
-
-
-def _write_companions(operation: Operation, folder: Path) -> None:
-    patient, plan = operation.patient, operation.plan
-    if plan.edits_of(SetConfig) and hasattr(patient.config, "save_pretrained"):
-        patient.config.save_pretrained(folder)
-    if plan.edits_of(ChangeTokenizer):
-        patient.tokenizer.save_pretrained(folder)
-
-
-def _moved_here(journal: Journal, source: Source, folder: Path) -> Journal:
-    """Let the journal name the folder itself as the base, since it holds all weights."""
-    here = source.moved(".")
-    digest = {"files": digest_files(source.moved(str(folder)).weights())}
-    base = {"source": here.name, "options": here.model_dump(mode="json"), "digest": digest}
-    return journal.model_copy(update={"base": base})

@@ -6,22 +6,25 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
+from torch import Tensor, nn
 
+from surgery.checkpoint.header import TensorEntry, read_header
 from surgery.checkpoint.manifest import check_manifest
-from surgery.checkpoint.tensors import TensorReader
+from surgery.checkpoint.tensors import read_tensor
 from surgery.checks.check import demand
 from surgery.checks.digest import digest_model
 from surgery.checks.ledger import ledger
 from surgery.errors import IntegrityError, PluginError
-from surgery.flow.files import CHANGED, JOURNAL, digest_base
+from surgery.flow.files import JOURNAL, changed_in, digest_base, journal_in, source_from
 from surgery.flow.memory import Applied
 from surgery.flow.prove import prove
+from surgery.flow.whole import entries_here, fill_from_here, structure_here
 from surgery.hooks.registry import Registry, registry
 from surgery.operate.fill import fill
-from surgery.operate.journal import Journal, StepEntry, read_journal, steps_of
+from surgery.operate.journal import Journal, StepEntry, steps_of
 from surgery.operate.operation import Operation, operate
 from surgery.operate.patient import Patient
+from surgery.operate.slots import Slot
 from surgery.operate.source import Source
 from surgery.operate.table import named_tensors
 
@@ -31,7 +34,7 @@ if TYPE_CHECKING:
 
 def load(
     folder: str | Path,
-    model: nn.Module | None = None,
+    model: nn.Module | Patient | None = None,
     *,
     base: str | Path | None = None,
     plugins: Registry | None = None,
@@ -41,7 +44,7 @@ def load(
 
     Args:
         folder: what ``surgery apply`` wrote.
-        model: the base, where it was given from Python; changed in place.
+        model: the base, or a patient, where it was given from Python; changed in place.
         base: where the base is now, if it moved.
         plugins: what is installed; found by itself if not given.
         fast: compare sizes and headers alone, not the sha256 of every byte.
@@ -55,10 +58,12 @@ def load(
     """
     folder, known = Path(folder), plugins or registry()
     check_manifest(folder, fast=fast)
-    journal = read_journal((folder / JOURNAL).read_text("utf-8"), str(folder / JOURNAL))
+    journal = journal_in(folder)
+    if journal.whole and base is None and model is None:
+        return _whole(journal, folder, known)
     patient = _live(journal, model, folder) if model else _base(journal, folder, base, known, fast)
     operation = replay(journal, patient, known, folder)
-    _land(journal, operation, folder)
+    _land(journal, operation, folder, known)
     checks = prove(operation, families=known.families())
     demand(checks, str(folder))
     return Applied(operation, checks, journal.base)
@@ -84,33 +89,60 @@ def replay(journal: Journal, patient: Patient, known: Registry, folder: Path) ->
                 f"run: pip install '{wanted}'",
             ) from None
 
-    steps, sites = steps_of(journal, find, str(folder / JOURNAL))
+    steps, sites = steps_of(journal, find, str(folder / JOURNAL), known)
     return operate(patient, steps, seed=journal.seed, sites=sites)
 
 
-def _land(journal: Journal, operation: Operation, folder: Path) -> None:
+def _whole(journal: Journal, folder: Path, known: Registry) -> Applied:
+    """Load a whole model without its base, which therefore cannot be given back."""
+    operation = replay(journal, structure_here(journal, folder, known).build(), known, folder)
+    fill_from_here(journal, operation, folder, known)
+    checks = prove(operation, families=known.families())
+    demand(checks, str(folder))
+    return Applied(operation, checks, journal.base, without_base=True)
+
+
+def _land(journal: Journal, operation: Operation, folder: Path, known: Registry) -> None:
+    """Give a base what was stored of its change."""
     slots = operation.slots
     replayed = {n: (slot.shape, slot.dtype) for n, slot in slots.items()}
     recorded = {n: (tuple(entry.shape), entry.dtype) for n, entry in journal.tensors.items()}
-    reader = TensorReader(folder / CHANGED)
-    held = {n: (entry.shape, entry.dtype) for n, entry in reader.entries.items()}
-    stored = {n: recorded[n] for n, entry in journal.tensors.items() if entry.stored}
-    before = {row.name: (row.shape, row.dtype) for row in operation.plan.after}
-    trained = {name: before.get(name, ((), "nothing")) for name in journal.trained}
-    demand([ledger(recorded, replayed), ledger({**stored, **trained}, held)], str(folder))
+    entries = stored_entries(journal, folder, known)
+    held = {n: (entry.shape, entry.dtype) for n, entry in entries.items()}
+    after = {row.name: (row.shape, row.dtype) for row in operation.plan.after}
+    wanted = {n: recorded[n] for n, entry in journal.tensors.items() if entry.stored}
+    wanted |= {name: after.get(name, ((), "nothing")) for name in journal.trained}
+    wanted |= {n: (tuple(entry.shape), entry.dtype) for n, entry in journal.folded.items()}
+    demand([ledger(recorded, replayed), ledger(wanted, held)], str(folder))
     names = {id(slot): name for name, slot in slots.items()}
-    fill(
-        operation.transaction.slots, journal.seed, lambda slot: _stored(reader, names.get(id(slot)))
-    )
+
+    def stored(slot: Slot) -> Tensor | None:
+        lost = slot.name if slot.name in journal.folded else None
+        entry = entries.get(names.get(id(slot), lost) or "")
+        return None if entry is None else read_tensor(entry)
+
+    fill(operation.transaction.slots, journal.seed, stored)
     for name in journal.trained:
-        operation.transaction.overwrite(name, reader.get(name))
+        operation.transaction.overwrite(name, read_tensor(entries[name]))
 
 
-def _stored(reader: TensorReader, name: str | None) -> Any:
-    return reader.get(name) if name in reader.entries else None
+def stored_entries(journal: Journal, folder: Path, known: Registry) -> dict[str, TensorEntry]:
+    """Give the stored tensors that a journal names, by their names in the model.
+
+    Raises:
+        SurgeryError: a file is damaged.
+    """
+    found = dict(read_header(changed_in(folder, journal)).entries)
+    if journal.whole:
+        listed = {n for n, entry in journal.tensors.items() if entry.stored} | {*journal.trained}
+        here = entries_here(journal, folder, known) if listed - found.keys() else {}
+        found |= {name: here[name] for name in listed - found.keys() if name in here}
+    return found
 
 
-def _live(journal: Journal, model: nn.Module, folder: Path) -> Patient:
+def _live(journal: Journal, given: nn.Module | Patient, folder: Path) -> Patient:
+    patient = given if isinstance(given, Patient) else None
+    model = given.model if isinstance(given, Patient) else given
     wanted = journal.base.get("digest", {}).get("tensors")
     found = digest_model(named_tensors(model), journal.trained)
     if wanted != found:
@@ -120,7 +152,7 @@ def _live(journal: Journal, model: nn.Module, folder: Path) -> Patient:
             f"another (sha256 {found[:12]})",
             "give the same base, or leave `model` out to build it from its source",
         )
-    return Patient(model, config=getattr(model, "config", None))
+    return patient or Patient(model, config=getattr(model, "config", None))
 
 
 def _base(
@@ -170,7 +202,8 @@ def source_of(
         known: the installed plugins.
 
     Raises:
-        IntegrityError: the base was a model given from Python.
+        IntegrityError: the base was a model given from Python, or its options are none.
+        PluginError: nobody offers the source.
     """
     if "source" not in base:
         raise IntegrityError(
@@ -184,4 +217,4 @@ def source_of(
         options["path"] = str(moved)
     elif options.get("path") == ".":
         options["path"] = str(folder)
-    return known.source(base["source"]).model_validate(options)
+    return source_from(base["source"], options, folder, known)

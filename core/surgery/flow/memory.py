@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -14,8 +15,9 @@ from surgery.anatomy.stand_in import twin
 from surgery.checkpoint.publish import publish
 from surgery.checks.check import Check, demand
 from surgery.checks.digest import digest_model
-from surgery.flow.files import write_output
+from surgery.errors import RefusedError
 from surgery.flow.prove import prove
+from surgery.flow.write import Contents, write_output
 from surgery.hooks.registry import Registry, registry
 from surgery.operate.fill import fill
 from surgery.operate.journal import Journal, journal_of
@@ -45,9 +47,10 @@ class Applied:
         checks: Iterable[Check] = (),
         base: Mapping[str, Any] | None = None,
         source: Source | None = None,
+        without_base: bool = False,
     ) -> None:
         self.operation, self.checks, self.source = operation, tuple(checks), source
-        self._base = base
+        self._base, self._without_base = base, without_base
 
     @property
     def patient(self) -> Patient:
@@ -71,7 +74,16 @@ class Applied:
         return journal_of(self.plan, base).model_copy(update={"trained": self._trained()})
 
     def undo(self) -> None:
-        """Take everything back; the patient has its exact bits again."""
+        """Take everything back; the patient has its exact bits again.
+
+        Raises:
+            RefusedError: a whole model was loaded without its base.
+        """
+        if self._without_base:
+            raise RefusedError(
+                "undo", "the base's own tensors", "a whole model that was loaded without them",
+                "load it with `base=`, or use `surgery undo`",
+            )  # fmt: skip
         self.operation.undo()
 
     def save(self, folder: str | Path, *, force: bool = False) -> Path:
@@ -89,7 +101,7 @@ class Applied:
         target = Path(folder).resolve()
         with publish(target, force=force) as temporary:
             demand(
-                [write_output(temporary, self.operation, self.journal, source=self.source)],
+                write_output(temporary, self.operation, self.journal, Contents(self.source)),
                 str(target),
             )
         return target
@@ -102,8 +114,11 @@ class Applied:
         return {"digest": {"tensors": digest_model(base, self._trained())}}
 
     def _trained(self) -> list[str]:
-        """Give the base tensors that take gradients: training may have changed them."""
-        return [name for name in self.plan.trainable if name not in self.plan.slots]
+        """Give the base tensors that take gradients, since training may have changed them, and
+        those that already have a training's values.
+        """
+        names = [name for name in self.plan.trainable if name not in self.plan.slots]
+        return list(dict.fromkeys([*names, *self.operation.transaction.overwritten]))
 
     def __enter__(self) -> Applied:
         return self
@@ -138,10 +153,10 @@ def plan(
         SurgeryError: a step selects nothing, is refused or contradicts another.
     """
     patient = _patient(model, inputs)
-    structure = Patient(
-        twin(patient.model), patient.config, patient.tokenizer, inputs=patient.inputs
-    )
-    return _operate(structure, steps, seed, plugins or registry()).plan
+    structure = replace(patient, model=twin(patient.model))
+    operation = _operate(structure, steps, seed, plugins or registry())
+    operation.undo()  # config and processor are the patient's own
+    return operation.plan
 
 
 def apply(

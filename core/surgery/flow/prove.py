@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, finfo
 
 from surgery.anatomy.inputs import real_inputs
 from surgery.checks.check import Check, failed, passed, skipped
@@ -14,7 +14,9 @@ from surgery.operate.family import Family
 from surgery.operate.operation import Operation
 from surgery.operate.patient import Patient
 from surgery.operate.plan import Plan
+from surgery.operate.source import Source
 from surgery.operate.step import Step
+from surgery.operate.table import Row, named_tensors, table_of
 
 LIMIT = 2_000_000_000
 """Parameters above which a forward is not run unless it is asked for."""
@@ -25,12 +27,15 @@ class Witness:
 
     Attributes:
         skipped: why no forward is compared, or an empty text.
+        rounding: by how much outputs may differ, as a share; 0 where they must be equal.
     """
 
     def __init__(self, patient: Patient, steps: Sequence[Step], always: bool = False) -> None:
         self.inputs: Mapping[str, Any] = {}
         self.before: list[Tensor] = []
         self.skipped = _why_not(patient, steps, always)
+        close = any(step.surgery.at_init == "close" for step in steps)
+        self.rounding = _coarsest(patient) ** 0.5 if close else 0.0
         if not self.skipped:
             self._run(patient)
 
@@ -47,13 +52,19 @@ class Witness:
         if self.skipped:
             return skipped(name, self.skipped)
         try:
-            return identity(self.before, run(patient.model, self.inputs))
+            return identity(self.before, run(patient.model, self.inputs), self.rounding)
         except Exception as error:
             return failed(name, f"the forward breaks: {type(error).__name__}: {error}")
 
 
+def _coarsest(patient: Patient) -> float:
+    """Give the precision of the parameters' coarsest dtype: twice its rounding error."""
+    kinds = {p.dtype for p in patient.model.parameters() if p.is_floating_point()}
+    return max((finfo(kind).eps for kind in kinds), default=0.0)
+
+
 def _why_not(patient: Patient, steps: Sequence[Step], always: bool) -> str:
-    promised = [step.surgery for step in steps if not step.surgery.identity_at_init]
+    promised = [step.surgery for step in steps if step.surgery.at_init == "changed"]
     if promised:
         return f"{promised[0].name} does not promise it"
     tensors = list(patient.model.parameters())
@@ -84,7 +95,9 @@ def prove(
     checks = [_matches(planned, operation), _finite(operation), _vocabulary(patient)]
     if witness is not None:
         checks.append(witness.check(patient))
-    return [*checks, *_contracts(patient, families)]
+    for planned_step in operation.steps:
+        checks += planned_step.step.surgery.checks(patient)
+    return [*checks, *contracts(patient, families)]
 
 
 def _matches(planned: Plan | None, operation: Operation) -> Check:
@@ -116,14 +129,40 @@ def _vocabulary(patient: Patient) -> Check:
     )
 
 
-def _contracts(patient: Patient, families: Iterable[Family]) -> Iterator[Check]:
-    known = [family for family in families if family.matches(patient.model)]
-    if not known:
-        yield skipped("contracts", "no installed family knows this model")
-    for family in known:
-        broken = [
-            f"{v.where}: expected {v.wanted}, got {v.found}. {v.instead}"
-            for v in family.contracts(patient)
-        ]
+def contracts(patient: Patient, families: Iterable[Family]) -> Iterator[Check]:
+    """Check the contracts of every family that knows a patient; a broken one is named."""
+    found = False
+    for family in families:
         name = f"contracts of {family.name}"
-        yield failed(name, "; ".join(broken)) if broken else passed(name)
+        try:
+            if not family.matches(patient.model):
+                continue
+            found, broken = True, list(family.contracts(patient))
+        except Exception as error:
+            yield skipped(name, f"the family broke: {type(error).__name__}: {error}")
+            continue
+        yield failed(name, " | ".join(map(str, broken))) if broken else passed(name)
+    if not found:
+        yield skipped("contracts", "no installed family knows this model")
+
+
+def prove_plain(source: Source, rows: Mapping[str, Row]) -> Check:
+    """Check that a whole model needs no journal: its own configuration builds these tensors.
+
+    Args:
+        source: reads the folder that was written.
+        rows: the tensors of the result, by each of their names.
+    """
+    name = "loads as a plain model"
+    built = (row for row in table_of(named_tensors(source.build().model)) if row.persistent)
+    have = {n: (row.shape, row.dtype) for row in built for n in (row.name, *row.aliases)}
+    want = {n: (row.shape, row.dtype) for n, row in rows.items()}
+    wrong = sorted(n for n in want.keys() | have.keys() if want.get(n) != have.get(n))
+    if not wrong:
+        return passed(name, f"{len(want)} tensors")
+    first = wrong[0]
+    return failed(
+        name,
+        f"{len(wrong)} tensors differ; {first}: written {want.get(first, 'not at all')}, its "
+        f"configuration builds {have.get(first, 'none')}; write `output.save: changed`",
+    )

@@ -1,14 +1,13 @@
-"""Build the structure of whatever a command line names; no weight is read."""
+"""Build whatever a command line names; no weight is read unless it is asked for."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from surgery.errors import PatientError, RecipeError, did_you_mean
-from surgery.flow.files import JOURNAL
-from surgery.flow.load import replay, source_of
+from surgery.flow.files import JOURNAL, journal_in
+from surgery.flow.load import load, replay, source_of
 from surgery.hooks.registry import Registry
-from surgery.operate.journal import read_journal
 from surgery.operate.patient import Patient
 from surgery.operate.source import Source
 from surgery.recipe.messages import checked
@@ -17,25 +16,25 @@ from surgery.recipe.read import read_recipe
 from surgery.recipe.shipped import shipped
 
 
-def build_structure(given: str, known: Registry) -> Patient:
-    """Build the structure of a model on meta.
+def build_structure(given: str, known: Registry, *, weights: bool = False) -> Patient:
+    """Build the structure of a model on meta, or the model with its weights.
 
     Args:
         given: a folder with a model; a folder that ``surgery apply`` wrote; ``SOURCE:NAME``, such
             as a source's packaged model; a recipe file; or the name of a shipped recipe.
         known: what the plugins offer.
+        weights: True to read the weights too.
 
     Raises:
         SurgeryError: nothing of the kind is there, or it cannot be built.
     """
     path = Path(given).expanduser()
     if path.is_dir():
-        return _of_folder(path, known)
-    name, colon, option = given.partition(":")
-    if colon and name in known.names("source"):
-        return _source(known.source(name), option, given).build()
+        return _of_folder(path, known, weights)
+    if given.partition(":")[0] in known.names("source") and ":" in given:
+        return _of_source(source_given(given, known), weights)
     if path.is_file() or given in shipped():
-        return _of_recipe(str(path) if path.is_file() else given, known)
+        return _of_recipe(str(path) if path.is_file() else given, known, weights)
     names = [*shipped(), *(f"{source}:" for source in known.names("source"))]
     raise PatientError(
         given,
@@ -45,24 +44,47 @@ def build_structure(given: str, known: Registry) -> Patient:
     )
 
 
-def _of_folder(folder: Path, known: Registry) -> Patient:
+def _of_source(source: Source, weights: bool) -> Patient:
+    return source.load() if weights else source.build()
+
+
+def _of_folder(folder: Path, known: Registry, weights: bool) -> Patient:
     """Build what a folder holds: the base, or what was made of it."""
+    if (folder / JOURNAL).is_file() and weights:
+        return load(folder, plugins=known).patient
     if (folder / JOURNAL).is_file():
-        journal = read_journal((folder / JOURNAL).read_text("utf-8"), str(folder / JOURNAL))
+        journal = journal_in(folder)
         base = source_of(journal.base, folder, None, known).build()
         return replay(journal, base, known, folder).patient
+    return _of_source(source_given(str(folder), known), weights)
+
+
+def source_given(given: str, known: Registry) -> Source:
+    """Give the source that reads a folder, or the one of ``SOURCE:NAME``.
+
+    Args:
+        given: a folder, or ``SOURCE:NAME``, such as a source's packaged model.
+        known: what the plugins offer.
+
+    Raises:
+        PluginError: nobody offers the source.
+        PatientError: no source, or more than one, reads folders.
+    """
+    name, colon, option = given.partition(":")
+    if colon and not Path(given).exists():
+        return _source(known.source(name), option, given)
     readers = [name for name in known.names("source") if _option(known.source(name)) == "path"]
     if len(readers) != 1:
         found = f"{len(readers)} sources that can: {', '.join(readers) or 'none'}"
-        raise PatientError(str(folder), "one source that reads folders", found, "write SOURCE:PATH")
-    return _source(known.source(readers[0]), str(folder), str(folder)).build()
+        raise PatientError(given, "one source that reads folders", found, "write SOURCE:PATH")
+    return _source(known.source(readers[0]), given, given)
 
 
-def _of_recipe(recipe: str, known: Registry) -> Patient:
+def _of_recipe(recipe: str, known: Registry, weights: bool) -> Patient:
     found = read_recipe(recipe, registry=known)
     if found.patient is None:
         raise RecipeError(f"{found.name}: patient", "a source", "nothing", "name a folder instead")
-    return found.patient.build()
+    return _of_source(found.patient, weights)
 
 
 def _option(source: type[Source]) -> str | None:

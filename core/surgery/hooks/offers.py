@@ -135,6 +135,18 @@ def _no_source(value: Any) -> str | None:
     return _no_model(value, Source)
 
 
+def _no_initialiser(value: Any) -> str | None:
+    from surgery.operate.initialiser import Initialiser
+
+    return _no_model(value, Initialiser)
+
+
+def _no_doctor(value: Any) -> str | None:
+    from surgery.operate.doctor import Doctor
+
+    return _no_model(value, Doctor)
+
+
 def _no_model(value: Any, base: type[Any]) -> str | None:
     wrong = _no_class(value)
     if wrong:
@@ -161,6 +173,12 @@ def _no_exporter(value: Any) -> str | None:
     return _no_object(value, Exporter)
 
 
+def _no_importer(value: Any) -> str | None:
+    from surgery.operate.importer import Importer
+
+    return _no_object(value, Importer)
+
+
 def _no_object(value: Any, base: type[Any]) -> str | None:
     if isinstance(value, base):
         return None
@@ -177,7 +195,10 @@ KINDS: Mapping[str, Kind] = {
     "surgery": Kind("surgery_surgeries", "surgery", _no_surgery),
     "source": Kind("surgery_sources", "source", _no_source),
     "family": Kind("surgery_families", "family", _no_family),
+    "initialiser": Kind("surgery_initialisers", "initialiser", _no_initialiser),
+    "doctor": Kind("surgery_doctors", "doctor", _no_doctor),
     "exporter": Kind("surgery_exporters", "exporter", _no_exporter),
+    "importer": Kind("surgery_importers", "importer", _no_importer),
     "objective": Kind("surgery_objectives", "objective", _no_class),
     "data": Kind("surgery_data", "data set", _no_class),
 }

@@ -17,6 +17,8 @@ from surgery.hooks.offers import KINDS, Offer, offers_of
 if TYPE_CHECKING:
     from surgery.operate.exporter import Exporter
     from surgery.operate.family import Family
+    from surgery.operate.importer import Importer
+    from surgery.operate.initialiser import Initialiser
     from surgery.operate.source import Source
     from surgery.operate.surgery import Surgery
 
@@ -51,6 +53,14 @@ class Registry:
         """
         return self.offer("source", name).value  # type: ignore[no-any-return]
 
+    def initialiser(self, name: str) -> type[Initialiser]:
+        """Give the class of an initialiser.
+
+        Raises:
+            PluginError: nobody offers it, or more than one does.
+        """
+        return self.offer("initialiser", name).value  # type: ignore[no-any-return]
+
     def objective(self, name: str) -> type[Any]:
         """Give the class of an objective.
 
@@ -74,6 +84,14 @@ class Registry:
             PluginError: nobody offers it, or more than one does.
         """
         return self.offer("exporter", name).value  # type: ignore[no-any-return]
+
+    def importer(self, name: str) -> Importer:
+        """Give an importer.
+
+        Raises:
+            PluginError: nobody offers it, or more than one does.
+        """
+        return self.offer("importer", name).value  # type: ignore[no-any-return]
 
     def families(self) -> tuple[Family, ...]:
         """Give all families.

@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 if TYPE_CHECKING:
+    from surgery.operate.doctor import Doctor
     from surgery.operate.exporter import Exporter
     from surgery.operate.family import Family
+    from surgery.operate.importer import Importer
+    from surgery.operate.initialiser import Initialiser
     from surgery.operate.source import Source
     from surgery.operate.surgery import Surgery
 
@@ -36,8 +39,23 @@ def surgery_families() -> Sequence[Family]:  # type: ignore[empty-body]
 
 
 @hookspec
+def surgery_initialisers() -> Sequence[type[Initialiser]]:  # type: ignore[empty-body]
+    """Give the initialisers of adapters that the plugin offers, as classes."""
+
+
+@hookspec
+def surgery_doctors() -> Sequence[type[Doctor]]:  # type: ignore[empty-body]
+    """Give the doctors that the plugin offers, as classes."""
+
+
+@hookspec
 def surgery_exporters() -> Sequence[Exporter]:  # type: ignore[empty-body]
     """Give the exporters that the plugin offers, as objects."""
+
+
+@hookspec
+def surgery_importers() -> Sequence[Importer]:  # type: ignore[empty-body]
+    """Give the importers that the plugin offers, as objects."""
 
 
 @hookspec

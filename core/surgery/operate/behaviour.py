@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from torch import nn
-
 from surgery.anatomy.extended import BASE, EXTENSIONS, own_tensors
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from surgery.operate.edits import Extend
 
 _S = TypeVar("_S")

@@ -7,7 +7,16 @@ from functools import singledispatch
 from typing import Any, TypeAlias
 
 from surgery.errors import ConflictError
-from surgery.operate.edits import Edit, Extend, Place, Remove, Rewrite, SetConfig, SetTrainable
+from surgery.operate.edits import (
+    Edit,
+    Extend,
+    Place,
+    Remove,
+    Rewrite,
+    SetAttribute,
+    SetConfig,
+    SetTrainable,
+)
 from surgery.operate.step import Step
 
 Claim: TypeAlias = tuple[str, str, Any]
@@ -43,7 +52,12 @@ def _(edit: SetTrainable) -> Iterator[Claim]:
 
 @claims_of.register
 def _(edit: SetConfig) -> Iterator[Claim]:
-    yield "config", edit.key, edit.value
+    yield "config", edit.name, edit.value
+
+
+@claims_of.register
+def _(edit: SetAttribute) -> Iterator[Claim]:
+    yield "attribute", edit.name, edit.value
 
 
 @claims_of.register(Place)
@@ -86,7 +100,7 @@ class Claims:
 
 
 def _may_override(step: Step, earlier: Step) -> bool:
-    return step.overlap or earlier.surgery.name in step.surgery.narrows
+    return step.overlap or bool({earlier.surgery.name, "*"} & step.surgery.narrows)
 
 
 _WORDS = {
@@ -94,6 +108,7 @@ _WORDS = {
     "tensor": "the shape and values of {}",
     "module": "the module {}",
     "config": "the configuration value {}",
+    "attribute": "the attribute {}",
 }
 
 

@@ -36,9 +36,12 @@ class Init:
     Attributes:
         fill: called as ``fill(tensor, generator)`` with a CPU tensor to fill in place and a
             generator seeded from the recipe's seed and the tensor's name.
+        live: True where ``fill`` runs the patient's forward, so that all weights must be in
+            memory; such a value cannot be computed shard by shard.
     """
 
     fill: Callable[[Tensor, Generator], object]
+    live: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +104,19 @@ class Extend:
     tensors: Mapping[str, NewTensor] = field(default_factory=dict)
     shares: Mapping[str, str] = field(default_factory=dict)
     reads: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Detach:
+    """Take an extension away from a module, with the tensors that it added.
+
+    Attributes:
+        path: the module.
+        name: the extension's name on that module.
+    """
+
+    path: str
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,14 +195,34 @@ class HoldEval:
 
 @dataclass(frozen=True, slots=True)
 class SetConfig:
-    """Set one value of the patient's configuration.
+    """Set one value of the patient's configuration, or of what else is saved beside the weights.
 
     Attributes:
         key: dotted key, such as ``text_config.vocab_size``.
         value: a JSON value.
+        of: ``config``, ``generation_config`` (the model's) or ``processor``.
     """
 
     key: str
+    value: Any
+    of: str = "config"
+
+    @property
+    def name(self) -> str:
+        """The key as people read it, with what it is a key of."""
+        return self.key if self.of == "config" else f"{self.of}.{self.key}"
+
+
+@dataclass(frozen=True, slots=True)
+class SetAttribute:
+    """Set a plain attribute of a module that follows from the configuration.
+
+    Attributes:
+        name: dotted path, such as ``prompt_encoder.mask_input_size``.
+        value: numbers, texts, and lists, tuples and mappings of them; a function of the library.
+    """
+
+    name: str
     value: Any
 
 
@@ -196,13 +232,25 @@ class ChangeTokenizer:
 
     Attributes:
         describe: what changes, for the plan.
-        change: called with the tokenizer, gives the tokenizer to use from now on.
+        change: called with the tokenizer, gives the tokenizer to use from now on; the one it
+            was called with stays as it is.
+        replaces: names of files that may travel with the base and no longer hold.
     """
 
     describe: str
     change: Callable[[Any], Any]
+    replaces: tuple[str, ...] = ()
 
 
 Edit: TypeAlias = (
-    Extend | Place | Remove | Rewrite | SetTrainable | HoldEval | SetConfig | ChangeTokenizer
+    Extend
+    | Detach
+    | Place
+    | Remove
+    | Rewrite
+    | SetTrainable
+    | HoldEval
+    | SetConfig
+    | SetAttribute
+    | ChangeTokenizer
 )

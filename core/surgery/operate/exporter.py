@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
-    from torch import nn
+    from surgery.operate.journal import Journal
+    from surgery.operate.operation import Operation
 
 
 class Exporter(ABC):
@@ -20,12 +21,12 @@ class Exporter(ABC):
     name: ClassVar[str]
 
     @abstractmethod
-    def export(self, model: nn.Module, base: dict[str, Any], folder: Path) -> None:
+    def export(self, operation: Operation, journal: Journal, folder: Path) -> None:
         """Write the files.
 
         Args:
-            model: the model, operated on, its tensors filled.
-            base: where the patient came from, as the journal says.
+            operation: what was done, its tensors filled.
+            journal: the record: where the patient came from, and what was trained since.
             folder: an empty folder.
 
         Raises:

@@ -31,6 +31,14 @@ class Violation:
     found: str
     instead: str = ""
 
+    def __str__(self) -> str:
+        tail = f"; {self.instead}" if self.instead else ""
+        return f"{self.contract}: {self.where}: expected {self.wanted}, got {self.found}{tail}"
+
+    def to_json(self) -> dict[str, str]:
+        """Give the violation as JSON values."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
 
 class Family(ABC):
     """Know the roles and contracts of one kind of model.

@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 
+from surgery.operate.edits import Keep
 from surgery.operate.slots import Base, Origin, Slot, compute
 
 Progress: TypeAlias = Callable[[int, int], object]
@@ -30,9 +31,14 @@ def fill(
     todo = [slot for slot in slots if slot.device is not None and slot.device.type != "meta"]
     for done, slot in enumerate(todo):
         stored = saved(slot)
-        values = compute(slot, seed, read_live) if stored is None else stored
-        _put(slot, values.to(slot.device))
+        values = _computed(slot, seed) if stored is None else stored
+        put(slot, values.to(slot.device, copy=isinstance(slot.value, Keep)))
         progress(done + 1, len(todo))
+
+
+def _computed(slot: Slot, seed: int) -> Tensor:
+    old = [read_live(origin) for origin in slot.sources]
+    return compute(slot.value, old, name=slot.name, shape=slot.shape, dtype=slot.dtype, seed=seed)
 
 
 def read_live(origin: Origin) -> Tensor:
@@ -43,7 +49,13 @@ def read_live(origin: Origin) -> Tensor:
     return tensor.detach().cpu()
 
 
-def _put(slot: Slot, values: Tensor) -> None:
+def put(slot: Slot, values: Tensor) -> None:
+    """Give a slot its values, in every module that holds it.
+
+    Args:
+        slot: what was placed.
+        values: of its shape and dtype, not held by anything else.
+    """
     slot.values = values if slot.buffer else nn.Parameter(values, requires_grad=slot.trainable)
     for module, leaf in slot.holders:
         table: dict[str, Any] = module._buffers if slot.buffer else module._parameters

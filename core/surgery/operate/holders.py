@@ -7,8 +7,9 @@ from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 
-from surgery.anatomy.extended import EXTENSIONS
-from surgery.operate.edits import Derive, Extend, Keep, Value
+from surgery.errors import SurgeryError
+from surgery.operate.edits import Derive, Keep, SetConfig, Value
+from surgery.operate.patient import Patient
 
 Undo: TypeAlias = Callable[[], object]
 """Takes one small step back."""
@@ -19,15 +20,6 @@ def sources(value: Value) -> tuple[str, ...]:
     if isinstance(value, Keep):
         return (value.name,)
     return value.sources if isinstance(value, Derive) else ()
-
-
-def detach(module: nn.Module, cls: type[nn.Module], table: dict[str, Extend]) -> None:
-    """Give a module its class and its extensions back."""
-    module.__class__ = cls
-    if table:
-        module.__dict__[EXTENSIONS] = table
-    else:
-        del module.__dict__[EXTENSIONS]
 
 
 def restore_table(table: dict[str, Any], before: dict[str, Any]) -> None:
@@ -85,9 +77,25 @@ def set_tensor(module: nn.Module, leaf: str, tensor: Tensor) -> Undo:
     return lambda: table.__setitem__(leaf, before)
 
 
+def owner_of(edit: SetConfig, patient: Patient) -> tuple[Any, str]:
+    """Give the object whose attribute an edit of a configuration sets, and the attribute.
+
+    Raises:
+        SurgeryError: the patient has no such configuration.
+    """
+    *parents, leaf = edit.key.split(".")
+    above: Any = patient.model if edit.of == "generation_config" else patient
+    for name in (edit.of, *parents):
+        above = getattr(above, name, None)
+    if above is None:
+        raise SurgeryError(f"{edit.of}.{edit.key}", f"a patient whose {edit.of} has it", "none")
+    return above, leaf
+
+
 def set_attribute(owner: Any, leaf: str, value: Any) -> Undo:
     """Set an attribute; undoing it takes away one that was not there."""
-    before, had = getattr(owner, leaf, None), leaf in vars(owner)
+    had = leaf in vars(owner)  # what a property says may come from elsewhere
+    before = vars(owner)[leaf] if had else getattr(owner, leaf, None)
     setattr(owner, leaf, value)
     if leaf in vars(owner) and not had:
         return lambda: delattr(owner, leaf)

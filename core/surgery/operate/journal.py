@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Callable, Mapping
+from pathlib import PurePosixPath
 from platform import python_version
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from surgery.anatomy.selector import Selector
-from surgery.anatomy.site import Layer, Site
+from surgery.anatomy.site import Site
+from surgery.checkpoint.strict import parse_json
 from surgery.errors import IntegrityError
 from surgery.operate.plan import Plan, PlannedStep
+from surgery.operate.site_entry import site_from_json, site_to_json
+from surgery.operate.slots import Slot
 from surgery.operate.step import Step
 from surgery.operate.surgery import Surgery
 
@@ -68,6 +71,9 @@ class Journal(_Data):
         tensors: every tensor that was added or changed, by name.
         trained: names of base tensors whose values differ from the base because of training.
         base: where the patient came from, and its digest.
+        whole: where the folder holds a whole model: the source that reads it, and the folder of
+            what the base is built from.
+        folded: tensors that were added and folded into others; they are stored, for undo.
         versions: of python, torch and this package, for the reader.
     """
 
@@ -77,7 +83,34 @@ class Journal(_Data):
     tensors: dict[str, TensorEntry]
     trained: list[str] = Field(default_factory=list)
     base: dict[str, Any] = Field(default_factory=dict)
+    whole: dict[str, Any] | None = None
+    folded: dict[str, TensorEntry] = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=dict)
+
+    @field_validator("whole")
+    @classmethod
+    def _stays_in_the_folder(cls, whole: dict[str, Any] | None) -> dict[str, Any] | None:
+        kinds = {"source": str, "options": dict, "structure": str}
+        if whole is not None:
+            if {name: type(whole.get(name)) for name in whole} != kinds:
+                raise ValueError("expected a source, its options, and a structure")
+            place = PurePosixPath(whole["structure"])
+            if place.is_absolute() or ".." in place.parts or "\\" in whole["structure"]:
+                raise ValueError("structure: expected a folder in the output")
+        return whole
+
+    @field_validator("base")
+    @classmethod
+    def _names_a_base(cls, base: dict[str, Any]) -> dict[str, Any]:
+        digest = base.get("digest", {})
+        files = digest.get("files", {}) if isinstance(digest, dict) else None
+        if not isinstance(files, dict) or not all(isinstance(one, dict) for one in files.values()):
+            raise ValueError("digest: expected the files of the base by name")
+        if "source" in base and not isinstance(base["source"], str):
+            raise ValueError("source: expected the name of a source")
+        if "source" in base and not isinstance(base.get("options"), dict):
+            raise ValueError("options: expected the options of the source")
+        return base
 
 
 def journal_of(plan: Plan, base: Mapping[str, Any] | None = None) -> Journal:
@@ -101,7 +134,14 @@ def journal_of(plan: Plan, base: Mapping[str, Any] | None = None) -> Journal:
             for name, slot in plan.slots.items()
         },
         base=dict(base or {}),
+        folded={slot.name: _folded(slot) for slot in plan.folded},
         versions=versions(),
+    )
+
+
+def _folded(slot: Slot) -> TensorEntry:
+    return TensorEntry(
+        shape=list(slot.shape), dtype=slot.dtype, trainable=slot.trainable, stored=True
     )
 
 
@@ -122,8 +162,9 @@ def read_journal(text: str, where: str) -> Journal:
     """Read a journal.
 
     Raises:
-        IntegrityError: the text is no journal of this format.
+        IntegrityError: the text is no journal of this format, or says something twice.
     """
+    parse_json(text, where)
     try:
         journal = Journal.model_validate_json(text)
     except ValidationError as error:
@@ -140,7 +181,7 @@ def read_journal(text: str, where: str) -> Journal:
 
 
 def steps_of(
-    journal: Journal, find: Callable[[StepEntry], type[Surgery]], where: str
+    journal: Journal, find: Callable[[StepEntry], type[Surgery]], where: str, context: Any = None
 ) -> tuple[list[Step], list[list[Site]]]:
     """Give the steps and sites of a journal, to be operated again.
 
@@ -148,12 +189,13 @@ def steps_of(
         journal: the record.
         find: gives the class of an entry's surgery.
         where: how errors name the journal.
+        context: what plugins offer, for the validators of options.
     """
     steps, sites = [], []
     for number, entry in enumerate(journal.steps):
         place = f"{where}: steps[{number}]"
         try:
-            surgery = find(entry).model_validate_json(_dumps(entry.options))
+            surgery = find(entry).model_validate_json(_dumps(entry.options), context=context)
         except ValidationError as error:
             first = error.errors()[0]
             raise IntegrityError(
@@ -186,57 +228,3 @@ def _dumps(value: Any) -> str:
     import json
 
     return json.dumps(value)
-
-
-_DEFAULTS = {f.name: f.default for f in fields(Site)}
-
-
-def site_to_json(site: Site) -> dict[str, Any]:
-    """Give a site as JSON values, defaults left out."""
-    data: dict[str, Any] = {"path": site.path}
-    if site.paths != (site.path,):
-        data["paths"] = list(site.paths)
-    for name in ("parameter", "tower", "out_axis", "in_axis", "evidence", "direct"):
-        if getattr(site, name) != _DEFAULTS[name]:
-            data[name] = getattr(site, name)
-    for name in ("types", "shape"):
-        data[name] = list(getattr(site, name))
-    if site.roles:
-        data["roles"] = sorted(site.roles)
-    if site.rows:
-        data["rows"] = {role: [list(r) for r in ranges] for role, ranges in site.rows.items()}
-    if site.layer:
-        data["layer"] = [site.layer.number, site.layer.container, site.layer.count]
-    return data
-
-
-def site_from_json(data: Mapping[str, Any]) -> Site:
-    """Give the site of JSON values that ``site_to_json`` wrote.
-
-    Raises:
-        IntegrityError: they are no site.
-    """
-    try:
-        return Site(
-            path=str(data["path"]),
-            paths=tuple(data.get("paths", (data["path"],))),
-            parameter=data.get("parameter"),
-            types=tuple(data["types"]),
-            roles=frozenset(data.get("roles", ())),
-            rows={role: _ranges(ranges) for role, ranges in data.get("rows", {}).items()},
-            layer=Layer(*data["layer"]) if "layer" in data else None,
-            tower=data.get("tower"),
-            shape=tuple(data["shape"]),
-            out_axis=int(data.get("out_axis", 0)),
-            in_axis=data.get("in_axis"),
-            evidence=str(data.get("evidence", "none")),
-            direct=bool(data.get("direct", False)),
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise IntegrityError(
-            "the journal", "a site", f"{data!r} ({error!r})", "write the checkpoint anew"
-        ) from None
-
-
-def _ranges(ranges: Sequence[Sequence[int]]) -> tuple[tuple[int, int], ...]:
-    return tuple((int(start), int(stop)) for start, stop in ranges)

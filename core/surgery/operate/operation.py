@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from surgery.anatomy.select import Selection, select
@@ -92,21 +92,41 @@ def operate(
             then as before.
     """
     operation = Operation(patient, Transaction(patient), seed, notes=list(patient.notes))
-    reading = _Reading(patient, families)
-    claims = Claims()
     try:
-        for number, step in enumerate(steps):
-            known = None if sites is None else tuple(sites[number])
-            planned = _plan_step(step, patient, reading, known)
-            claims.add(step, planned.edits)
-            operation.transaction.place(planned.edits, number)
-            operation.steps.append(planned)
-            reading.renew(operation.transaction)
+        proceed(operation, steps, families=families, sites=sites)
     except BaseException:
         operation.transaction.rollback()
         raise
-    operation.notes += reading.notes
     return operation
+
+
+def proceed(
+    operation: Operation,
+    steps: Sequence[Step],
+    *,
+    families: Sequence[Family] = (),
+    sites: Sequence[Sequence[Site]] | None = None,
+) -> None:
+    """Place further steps on a patient that was operated on; one that fails leaves those before.
+
+    Args:
+        operation: what was done, before its plan is asked for.
+        steps: what to do now.
+        families: what plugins know of kinds of models.
+        sites: the sites of each step where they are known (replay); else they are selected.
+
+    Raises:
+        SurgeryError: a step selects nothing, is refused or contradicts another.
+    """
+    patient, reading, claims = operation.patient, _Reading(operation.patient, families), Claims()
+    for number, step in enumerate(steps):
+        known = None if sites is None else tuple(sites[number])
+        planned = _plan_step(step, patient, reading, known)
+        claims.add(step, planned.edits)
+        operation.transaction.place(planned.edits, len(operation.steps))
+        operation.steps.append(planned)
+        reading.renew(operation.transaction)
+    operation.notes += reading.notes
 
 
 class _Reading:
@@ -142,12 +162,12 @@ def _plan_step(
         _refuse(step, known)
         return _planned(step, patient, known)
     selection = _select(step, reading, step.at.needs_trace)
-    if step.at.needs_trace:
-        _refuse(step, selection)
-    elif _refused(step, selection):
+    sites = step.surgery.scope(selection, patient)
+    if not step.at.needs_trace and _refused(step, sites):
         selection = _select(step, reading, True)
-        _refuse(step, selection)
-    return _planned(step, patient, tuple(selection), tuple(selection.coverage()))
+        sites = step.surgery.scope(selection, patient)
+    _refuse(step, sites)
+    return _planned(step, patient, tuple(sites), tuple(selection.coverage()))
 
 
 def _check_there(step: Step, sites: Sequence[Site], patient: Patient) -> None:
@@ -175,8 +195,9 @@ def _select(step: Step, reading: _Reading, traced: bool) -> Selection:
 def _planned(
     step: Step, patient: Patient, sites: tuple[Site, ...], coverage: tuple[str, ...] = ()
 ) -> PlannedStep:
-    edits = tuple(step.surgery.operate(sites, patient))
-    return PlannedStep(step, sites, edits, coverage, tuple(step.surgery.notes(sites, patient)))
+    surgery = step.surgery.settled(sites, patient)
+    edits, notes = tuple(surgery.operate(sites, patient)), tuple(surgery.notes(sites, patient))
+    return PlannedStep(replace(step, surgery=surgery), sites, edits, coverage, notes)
 
 
 def _refused(step: Step, sites: Sequence[Site]) -> list[tuple[Site, str]]:

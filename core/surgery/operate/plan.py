@@ -95,6 +95,22 @@ class Plan:
         """Names of the tensors that a checkpoint of the changes alone must hold."""
         return tuple(name for name, slot in self.slots.items() if slot.saved)
 
+    @cached_property
+    def folded(self) -> tuple[Slot, ...]:
+        """Slots that are gone, of which something that is left was made, and that training may
+        have changed: their values cannot be computed again.
+        """
+        left = {id(slot) for slot in self.slots.values()}
+        known = {row.name for row in self.before}
+        found: dict[int, Slot] = {}
+        todo = list(self.slots.values())
+        while todo:
+            for origin in todo.pop().sources:
+                if isinstance(origin, Slot) and id(origin) not in left | found.keys():
+                    found[id(origin)] = origin
+                    todo.append(origin)
+        return tuple(slot for slot in found.values() if slot.trainable or slot.name not in known)
+
     def edits_of(self, *kinds: type[Any]) -> list[Any]:
         """Give the edits of some kinds, of all steps."""
         return [e for planned in self.steps for e in planned.edits if isinstance(e, kinds)]
@@ -119,7 +135,7 @@ class Plan:
                 "trainable": parameters(self.after, True),
             },
             "bytes_to_write": sum(rows[name].bytes for name in self.saved),
-            "config": {edit.key: edit.value for edit in self.edits_of(SetConfig)},
+            "config": {edit.name: edit.value for edit in self.edits_of(SetConfig)},
             "tokenizer": [edit.describe for edit in self.edits_of(ChangeTokenizer)],
             "held_in_eval": [edit.path for edit in self.edits_of(HoldEval)],
             "notes": list(self.notes),

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from hashlib import sha256
+from math import prod
 from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 
 from surgery.errors import SurgeryError
 from surgery.operate.dtypes import drawing_dtype, dtype_of
-from surgery.operate.edits import Derive, Init, Keep, Value
+from surgery.operate.edits import Derive, Keep, Value
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Sequence
 
     from torch import Tensor, nn
+
+
+MOST = 2**60
+"""Numbers that no tensor has more of; a record that asks for more is forged."""
 
 
 @dataclass(eq=False)
@@ -50,6 +55,10 @@ class Slot:
     values: Tensor | None = None
     placeholder: Tensor | None = None
 
+    def __post_init__(self) -> None:
+        if min(self.shape, default=0) < 0 or prod(self.shape) > MOST:
+            raise SurgeryError(self.name, f"a tensor of at most {MOST} numbers", str(self.shape))
+
     @property
     def saved(self) -> bool:
         """Tell whether the values must be stored, because the base does not hold them."""
@@ -77,33 +86,47 @@ def seed_of(seed: int, name: str) -> int:
     return int.from_bytes(sha256(f"{seed}\0{name}".encode()).digest()[:8], "big") >> 1
 
 
-def compute(slot: Slot, seed: int, read: Callable[[Origin], Tensor]) -> Tensor:
-    """Compute a slot's values on the CPU, in its planned dtype.
+def compute(
+    value: Value,
+    old: Sequence[Tensor],
+    *,
+    name: str,
+    shape: tuple[int, ...],
+    dtype: str,
+    seed: int,
+) -> Tensor:
+    """Compute the values of a tensor on the CPU.
 
     Args:
-        slot: what to compute.
+        value: how.
+        old: the tensors that ``value`` names, in its order.
+        name: the tensor's dotted name, of which its seed is made.
+        shape: the planned shape.
+        dtype: the planned dtype by torch's name.
         seed: the recipe's seed.
-        read: gives the values of a source.
+
+    Returns:
+        The tensor; of ``Keep`` the old one itself, unless its dtype is another.
 
     Raises:
         SurgeryError: a surgery computed another shape than it planned.
     """
-    generator = torch.Generator().manual_seed(seed_of(seed, slot.name))
     with torch.no_grad():
-        result = _evaluate(slot, generator, read)
-    if tuple(result.shape) != slot.shape:
-        raise SurgeryError(slot.name, f"the planned shape {slot.shape}", str(tuple(result.shape)))
-    return result.to(dtype_of(slot.dtype)).contiguous()
+        result = _evaluate(value, old, seed_of(seed, name), shape, dtype)
+    if tuple(result.shape) != shape:
+        raise SurgeryError(name, f"the planned shape {shape}", str(tuple(result.shape)))
+    return result.detach().to(dtype_of(dtype)).contiguous()
 
 
-def _evaluate(slot: Slot, generator: torch.Generator, read: Callable[[Origin], Tensor]) -> Tensor:
-    value = slot.value
-    if isinstance(value, Init):
-        fresh = torch.empty(slot.shape, dtype=drawing_dtype(slot.dtype))
-        value.fill(fresh, generator)
-        return fresh
-    old = [read(origin) for origin in slot.sources]
+def _evaluate(
+    value: Value, old: Sequence[Tensor], seed: int, shape: tuple[int, ...], dtype: str
+) -> Tensor:
+    if isinstance(value, Keep):
+        return old[0]
+    generator = torch.Generator().manual_seed(seed)
     if isinstance(value, Derive):
         result: Tensor = value.compute(*old, generator=generator)
         return result
-    return old[0].detach().clone()
+    fresh = torch.empty(shape, dtype=drawing_dtype(dtype))
+    value.fill(fresh, generator)
+    return fresh

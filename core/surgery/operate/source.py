@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -12,7 +13,24 @@ from pydantic import BaseModel, ConfigDict
 from surgery.errors import RefusedError
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
+
     from surgery.operate.patient import Patient
+
+
+@dataclass(frozen=True)
+class Naming:
+    """How the files of a base name the tensors of a model.
+
+    Attributes:
+        names: for each tensor of the model, by one of its names, its names in the files.
+        converted: for each tensor whose stored form is another one, what is done to read it.
+        parts: for each stored name that is a part of such a tensor, the names of what it makes.
+    """
+
+    names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    converted: Mapping[str, str] = field(default_factory=dict)
+    parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 class Source(BaseModel):
@@ -50,18 +68,49 @@ class Source(BaseModel):
     def companions(self) -> Mapping[str, Path]:
         """Give the files that travel with a checkpoint unchanged, by file name."""
 
-    def save(self, patient: Patient, folder: Path) -> None:
-        """Write all weights of a patient in the source's own format.
+    def naming(self, model: nn.Module, stored: Iterable[str]) -> Naming:
+        """Say how the base's files name the tensors of a model; by default as the model does.
+
+        Args:
+            model: the structure that ``build`` or ``load`` gave, not operated on.
+            stored: the names in the files.
+        """
+        return Naming({name: (name,) for name in stored})
+
+    def store_as(
+        self, model: nn.Module, naming: Naming, tensors: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Give tensors of a model the names and forms in which the source's files hold them.
+
+        Args:
+            model: the model, operated on.
+            naming: what ``naming`` gave before the operation.
+            tensors: by name in the model; on meta, or with values.
 
         Raises:
-            RefusedError: the source cannot.
+            RefusedError: the source writes no files.
         """
-        raise RefusedError(
-            f"patient.source: {self.name}",
-            "a source that can write all weights",
-            "one that cannot",
-            "write `output.save: changed`",
-        )
+        return dict(tensors)
+
+    def numbers(self) -> Mapping[str, tuple[float, bool]]:
+        """Give the numbers that the structure is made with, by name; none by default.
+
+        Returns:
+            For each name its value, and whether somebody stated it (or it is a default).
+        """
+        return {}
+
+    def with_numbers(self, numbers: Mapping[str, float]) -> Source:
+        """Give the source of the same structure with other numbers, without weights.
+
+        Args:
+            numbers: new values of some of ``numbers``.
+
+        Raises:
+            RefusedError: the source has none.
+        """
+        wanted = "a source whose structure is made with numbers"
+        raise RefusedError(f"patient.source: {self.name}", wanted, "another")
 
     def moved(self, path: str) -> Source:
         """Give the source of the same patient where it lies in a folder of its own.

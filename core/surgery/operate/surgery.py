@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict
 
 from surgery.anatomy.site import Site
 
 if TYPE_CHECKING:
+    from surgery.checks.check import Check
     from surgery.operate.edits import Edit
     from surgery.operate.patient import Patient
+
+AtInit: TypeAlias = Literal["equal", "close", "changed"]
+"""What outputs are before training: equal bit for bit, close up to rounding, or changed."""
 
 
 class Surgery(BaseModel):
@@ -34,6 +38,15 @@ class Surgery(BaseModel):
     identity_at_init: ClassVar[bool] = False
     narrows: ClassVar[frozenset[str]] = frozenset()
 
+    @property
+    def at_init(self) -> AtInit:
+        """What the outputs are until something is trained; options may weaken the promise.
+
+        ``close`` promises that they differ by no more, in the L2 norm, than the square root of
+        the coarsest precision among the patient's parameters, as a share of their own norm.
+        """
+        return "equal" if self.identity_at_init else "changed"
+
     @abstractmethod
     def refuse(self, site: Site) -> str | None:
         """Say why the surgery cannot operate at a site, from types and shapes alone.
@@ -51,6 +64,34 @@ class Surgery(BaseModel):
                 was selected.
             patient: what is operated on; its model must not be changed here.
         """
+
+    def scope(self, sites: Sequence[Site], patient: Patient) -> Sequence[Site]:
+        """Give those of the selected sites that the surgery is about; all by default.
+
+        A surgery that finds its own sites is so written without ``at:``, and its journal names
+        only them.
+        """
+        return sites
+
+    def settled(self, sites: Sequence[Site], patient: Patient) -> Surgery:
+        """Give the surgery with everything filled in that it has to look up; itself by default.
+
+        What this gives operates and stands in the plan and in the journal, so that a replay looks
+        nothing up: settling it once more must give the same.
+
+        Args:
+            sites: the sites, none of which was refused.
+            patient: what is operated on; its model must not be changed here.
+        """
+        return self
+
+    def checks(self, patient: Patient) -> Iterable[Check]:
+        """Check what must hold after the surgery; nothing by default.
+
+        Args:
+            patient: what was operated on, after all steps; its model may be on meta.
+        """
+        return ()
 
     def notes(self, sites: Sequence[Site], patient: Patient) -> Iterable[str]:
         """Give remarks for the reader of the plan; none by default."""

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from surgery.anatomy.extended import EXTENSIONS
 from surgery.errors import ConflictError, SurgeryError, did_you_mean
-from surgery.operate.behaviour import Behaviour, HeldInEval, behaving
+from surgery.operate.behaviour import HeldInEval
 from surgery.operate.dtypes import dtype_of
 from surgery.operate.edits import (
     ChangeTokenizer,
+    Detach,
     Edit,
     Extend,
     HoldEval,
@@ -22,13 +22,15 @@ from surgery.operate.edits import (
     Place,
     Remove,
     Rewrite,
+    SetAttribute,
     SetConfig,
     SetTrainable,
     Value,
 )
+from surgery.operate.extending import attach, take
 from surgery.operate.holders import (
-    detach,
     holders_of_tensor,
+    owner_of,
     restore_modes,
     set_attribute,
     set_child,
@@ -50,6 +52,7 @@ class Transaction:
         patient: what is operated on.
         slots: every tensor added or changed, in order of placing.
         reshaped: True where modules or shapes changed, so that the anatomy must be read anew.
+        overwritten: names of the base's tensors that got the values of a training.
         base: the patient's tensors as they were: name, tensor, and whether it is persistent.
         before: the table of them.
     """
@@ -58,6 +61,7 @@ class Transaction:
         self.patient = patient
         self.slots: list[Slot] = []
         self.reshaped = False
+        self.overwritten: list[str] = []
         self._step = 0
         self._undo: list[Callable[[], object]] = []
         self._placed: dict[int, tuple[Tensor, Slot]] = {}
@@ -95,13 +99,14 @@ class Transaction:
         return placed[1] if placed else Base(name, tensor)
 
     def overwrite(self, name: str, values: Tensor) -> None:
-        """Give a parameter of the base the values that training gave it; undo knows the old."""
+        """Give a tensor of the base the values that training gave it; undo knows the old."""
         holder, leaf = self._holder(name)
-        parameter = holder._parameters[leaf]
-        assert parameter is not None
-        before = parameter.detach().clone()
-        parameter.data.copy_(values)
-        self._undo.append(lambda: parameter.data.copy_(before))
+        table: dict[str, Any] = holder._buffers if leaf in holder._buffers else holder._parameters
+        tensor = table[leaf]
+        before = tensor.detach().clone()
+        tensor.data.copy_(values)
+        self.overwritten.append(name)
+        self._undo.append(lambda: tensor.data.copy_(before))
 
     @singledispatchmethod
     def _place(self, edit: Edit) -> None:
@@ -110,7 +115,7 @@ class Transaction:
     @_place.register
     def _extend(self, edit: Extend) -> None:
         module = self._module(edit.path)
-        self._attach(module, edit, edit.behaviour())
+        self._undo.append(attach(module, edit, edit.behaviour()))
         device = self._device_near(module)
         for name, new in edit.tensors.items():
             if name in module._parameters or name in module._buffers:
@@ -119,22 +124,15 @@ class Transaction:
         for name, other in edit.shares.items():
             self._share(module, name, other)
 
-    def _attach(self, module: nn.Module, edit: Extend, behaviour: type[Behaviour]) -> None:
-        table = module.__dict__.get(EXTENSIONS, {})
-        if edit.name in table:
-            raise ConflictError(
-                edit.path, f"one extension named {edit.name!r}", "two", "give the second a name"
-            )
-        before = (type(module), table)
-        module.__class__ = behaving(behaviour, before[0])
-        module.__dict__[EXTENSIONS] = {**table, edit.name: edit}
-        self._undo.append(lambda: detach(module, *before))
+    @_place.register
+    def _detach(self, edit: Detach) -> None:
+        self._undo.append(take(self._module(edit.path), edit.path, edit.name))
 
     def _add(
         self, module: nn.Module, leaf: str, name: str, new: NewTensor, device: Any = None
     ) -> None:
-        empty = torch.empty(new.shape, dtype=dtype_of(new.dtype), device=_META)
         slot = self._slot(name, new.shape, new.dtype, new.value)
+        empty = torch.empty(new.shape, dtype=dtype_of(new.dtype), device=_META)
         slot.trainable, slot.buffer = new.trainable and not new.buffer, new.buffer
         slot.device = device
         table: dict[str, Any] = module._buffers if new.buffer else module._parameters
@@ -232,18 +230,17 @@ class Transaction:
         self._undo.append(lambda: restore_modes(modes))
         for child in module.modules():
             if not isinstance(child, HeldInEval):
-                self._attach(child, Extend(edit.path, "held_in_eval", HeldInEval.here), HeldInEval)
+                held = Extend(edit.path, "held_in_eval", HeldInEval.here)
+                self._undo.append(attach(child, held, HeldInEval))
         module.train(module.training)
 
     @_place.register
     def _configure(self, edit: SetConfig) -> None:
-        *parents, leaf = edit.key.split(".")
-        target = self.patient.config
-        for name in parents:
-            target = getattr(target, name, None)
-        if target is None:
-            raise SurgeryError(f"config.{edit.key}", "a configuration that has it", "none")
-        self._undo.append(set_attribute(target, leaf, edit.value))
+        self._undo.append(set_attribute(*owner_of(edit, self.patient), edit.value))
+
+    @_place.register
+    def _set(self, edit: SetAttribute) -> None:
+        self._undo.append(set_attribute(*self._holder(edit.name), edit.value))
 
     @_place.register
     def _tokenize(self, edit: ChangeTokenizer) -> None:

@@ -17,19 +17,24 @@ from surgery.recipe.words import Schema, choices_of, described, properties_of, s
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
+    from surgery.hooks.registry import Registry
+
 Problem: TypeAlias = tuple[Mark, RecipeError]
 
 _M = TypeVar("_M", bound=BaseModel)
 _GOT = re.compile(r"expected (?P<wanted>.+), got (?P<found>.+)", re.DOTALL)
 
 
-def checked(model: type[_M], node: Node, at: Location = ()) -> tuple[_M | None, list[Problem]]:
+def checked(
+    model: type[_M], node: Node, at: Location = (), registry: Registry | None = None
+) -> tuple[_M | None, list[Problem]]:
     """Validate a tree against a model, as strictly as JSON: ``true`` is not 1, nor is ``1.0``.
 
     Args:
         model: the pydantic model.
         node: the tree.
         at: where the tree hangs in the recipe, for errors.
+        registry: what plugins offer, which validators find as ``info.context``.
 
     Returns:
         The validated value or None, and all mistakes with their places.
@@ -37,7 +42,8 @@ def checked(model: type[_M], node: Node, at: Location = ()) -> tuple[_M | None, 
     from pydantic_core import PydanticSerializationError, to_json
 
     try:
-        return model.model_validate_json(to_json(plain(node), inf_nan_mode="constants")), []
+        text = to_json(plain(node), inf_nan_mode="constants")
+        return model.model_validate_json(text, context=registry), []
     except ValidationError as error:
         return None, list(_Report(model, node, at).problems(error))
     except (PydanticSerializationError, UnicodeError) as error:

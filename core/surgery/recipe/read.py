@@ -53,7 +53,7 @@ def read_recipe(
     root, problems = expand(override(opened.root, sets), environment)
     form, found = checked(RecipeForm, root)
     problems += [*opened.problems, *found, *wrong_pins(root.child("plugins"), registry)]
-    steps, found = _steps(root.child("surgeries"), registry)
+    steps, found = _steps(root.child("surgeries"), registry, opened.folder)
     problems += found
     patient, found = _patient(root.child("patient"), registry, opened.folder)
     problems += found
@@ -71,13 +71,28 @@ def read_recipe(
     )
 
 
-def _steps(node: Node | None, registry: Registry) -> tuple[list[Step], list[Problem]]:
+def _steps(node: Node | None, registry: Registry, folder: Path) -> tuple[list[Step], list[Problem]]:
     read = [
-        read_step(item, registry, ("surgeries", number))
+        read_step(_rooted_step(item, folder), registry, ("surgeries", number))
         for number, item in enumerate(node.items if node else ())
         if isinstance(item.value, Mapping)
     ]
     return [s for steps, _ in read for s in steps], [p for _, found in read for p in found]
+
+
+def _rooted_step(item: Node, folder: Path) -> Node:
+    """Make the relative paths among a surgery's options absolute: those that begin with a dot."""
+    options = item.child("with")
+    if options is None:
+        return item
+    return replace(item, value={**item.children, "with": _rooted_options(options, folder)})
+
+
+def _rooted_options(node: Node, folder: Path) -> Node:
+    if isinstance(node.value, str) and _is_dotted(node.value):
+        return replace(node, value=str(resolve(node.value, folder)))
+    inner = {key: _rooted_options(child, folder) for key, child in node.children.items()}
+    return replace(node, value=inner) if isinstance(node.value, Mapping) else node
 
 
 def _patient(
@@ -111,5 +126,8 @@ def _rooted(cls: type[Source], options: Mapping[str, Node], folder: Path) -> dic
 
 def _is_path(cls: type[Source], key: str, text: str) -> bool:
     annotation = cls.model_fields[key].annotation if key in cls.model_fields else None
-    dotted = text in (".", "..") or text.startswith(("./", "../", "~/"))
-    return dotted or Path in (annotation, *get_args(annotation))
+    return _is_dotted(text) or Path in (annotation, *get_args(annotation))
+
+
+def _is_dotted(text: str) -> bool:
+    return text in (".", "..") or text.startswith(("./", "../", "~/"))

@@ -125,7 +125,7 @@ def _surgery(node: Node, registry: Registry, at: Location) -> tuple[Surgery | No
     options = node.child("with") or Node({}, node.mark, node.key)
     if cls is None or not isinstance(options.value, Mapping):
         return None, problems
-    return checked(cls, options, (*at, "with"))
+    return checked(cls, options, (*at, "with"), registry)
 
 
 def _unknown_roles(node: Node | None, registry: Registry, at: Location) -> list[Problem]:

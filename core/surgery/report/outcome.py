@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from surgery.checks.check import FAILED, PASSED, Check
+from surgery.checks.check import FAILED, PASSED, SKIPPED, WARNED, Check
 from surgery.flow.recipe import Outcome
 from surgery.report.console import rendered
 from surgery.report.plan import human_bytes, plan_tree
@@ -15,6 +15,7 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
     """Give the outcome as JSON values."""
     return {
         "folder": str(outcome.folder),
+        "mode": None if outcome.mode is None else str(outcome.mode),
         "plan": outcome.plan.to_json(),
         "checks": [check.to_json() for check in outcome.checks],
         "files": _files(outcome),
@@ -42,11 +43,30 @@ def outcome_text(outcome: Outcome) -> str:
 
 def check_lines(checks: Iterable[Check]) -> list[str]:
     """Give a line for each check."""
-    marks = {PASSED: "ok  ", FAILED: "FAIL"}
+    marks = {PASSED: "ok  ", FAILED: "FAIL", WARNED: "warn"}
     return [
         f"  {marks.get(c.status, 'skip')}  {c.name}" + (f": {c.detail}" if c.detail else "")
         for c in checks
     ]
+
+
+def verdict_json(checks: Iterable[Check]) -> dict[str, Any]:
+    """Give the checks of a folder as JSON values, and how many ended how."""
+    listed = list(checks)
+    return {"checks": [check.to_json() for check in listed], "counts": _counts(listed)}
+
+
+def verdict_text(checks: Iterable[Check]) -> str:
+    """Give the checks of a folder as text, a line for each, and what they come to."""
+    listed = list(checks)
+    told = [f"{count} {status}" for status, count in _counts(listed).items() if count]
+    return "\n".join([*check_lines(listed), "", ", ".join(told)])
+
+
+def _counts(checks: Sequence[Check]) -> dict[str, int]:
+    """Count the checks that ended in each way."""
+    ways = (PASSED, WARNED, FAILED, SKIPPED)
+    return {way: sum(check.status == way for check in checks) for way in ways}
 
 
 def _files(outcome: Outcome) -> dict[str, int]:

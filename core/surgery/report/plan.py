@@ -14,6 +14,7 @@ from surgery.operate.edits import (
     Place,
     Remove,
     Rewrite,
+    SetAttribute,
     SetConfig,
     SetTrainable,
 )
@@ -24,7 +25,8 @@ from surgery.report.text import clean
 if TYPE_CHECKING:
     from rich.tree import Tree
 
-_NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)|^\d+(?=\.)")
+NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)|^\d+(?=\.)")
+"""The numbers in a dotted name, such as those of layers."""
 
 
 def plan_tree(plan: Plan, limit: int = 12) -> Tree:
@@ -81,7 +83,8 @@ def human_bytes(count: int) -> str:
 def _title(planned: PlannedStep) -> str:
     surgery = planned.step.surgery
     options = surgery.model_dump(mode="json", exclude_defaults=True)
-    shown = " ".join(f"{key}={value}" for key, value in options.items())
+    fields = type(surgery).model_fields
+    shown = " ".join(f"{key}={value}" for key, value in options.items() if fields[key].repr)
     sites = _plural(len(planned.sites), "site", "sites")
     return clean(f"{surgery.name} {shown}".rstrip() + f" at {planned.step.at}: {sites}")
 
@@ -90,7 +93,7 @@ def _lines(planned: PlannedStep, before: dict[str, Row]) -> Iterator[str]:
     lines: dict[str, list[str]] = {}
     for edit in planned.edits:
         for name, text in _changes(edit, before):
-            lines.setdefault(_NUMBER.sub("#", name) + f"\0{text}", []).append(name)
+            lines.setdefault(NUMBER.sub("#", name) + f"\0{text}", []).append(name)
     for key, names in lines.items():
         yield f"{fold(names)} {key.partition(chr(0))[2]}"
 
@@ -98,10 +101,10 @@ def _lines(planned: PlannedStep, before: dict[str, Row]) -> Iterator[str]:
 def fold(names: Iterable[str]) -> str:
     """Write names that differ in numbers alone as one, with the numbers as ranges."""
     found = list(names)
-    numbers = [[int(n) for n in _NUMBER.findall(name)] for name in found]
+    numbers = [[int(n) for n in NUMBER.findall(name)] for name in found]
     columns = [ranges_text(column) for column in zip(*numbers, strict=True)]
     pieces = iter(columns)
-    shown = _NUMBER.sub(lambda _: next(pieces), found[0])
+    shown = NUMBER.sub(lambda _: next(pieces), found[0])
     return shown if len(found) == 1 else f"{shown} x{len(found)}"
 
 
@@ -118,7 +121,9 @@ def _changes(edit: Any, before: dict[str, Row]) -> Iterator[tuple[str, str]]:
     elif isinstance(edit, Place | Remove | HoldEval):
         yield edit.path, _WORDS[type(edit)]
     elif isinstance(edit, SetConfig):
-        yield f"config.{edit.key}", f"= {edit.value!r}"
+        yield f"{edit.of}.{edit.key}", f"= {edit.value!r}"
+    elif isinstance(edit, SetAttribute):
+        yield edit.name, f"= {getattr(edit.value, '__qualname__', edit.value)!r}"
     elif isinstance(edit, ChangeTokenizer):
         yield "tokenizer", edit.describe
 

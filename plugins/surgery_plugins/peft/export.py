@@ -4,64 +4,53 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import sqrt
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from surgery.errors import RefusedError
-from surgery.operate.exporter import Exporter
+from surgery_plugins.peft.beginning import Beginning
 from surgery_plugins.peft.forms import Form, forms_of
+from surgery_plugins.peft.names import CONFIG, PREFIX, WEIGHTS
+from surgery_plugins.peft.trained import kept
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-PREFIX = "base_model.model."
 
+def export_adapter(
+    model: nn.Module,
+    adapter: str,
+    folder: Path,
+    *,
+    base: str = "",
+    trained: Iterable[str] = (),
+    begin: Beginning | None = None,
+) -> None:
+    """Write one adapter of a model, with the base's tensors that were trained beside it.
 
-class PeftExporter(Exporter):
-    """Write a folder that ``PeftModel.from_pretrained`` loads."""
-
-    name: ClassVar[str] = "peft"
-
-    def export(self, model: nn.Module, base: dict[str, Any], folder: Path) -> None:
-        """Write the model's one adapter.
-
-        Raises:
-            RefusedError: there is none or more than one, or PEFT cannot express it.
-        """
-        from surgery_plugins.surgeries.lora.adapters import adapter_names
-
-        names = adapter_names(model)
-        if len(names) != 1:
-            raise RefusedError(
-                "output.also: peft",
-                "one adapter",
-                f"{len(names)} ({', '.join(names)})",
-                "export them one by one with surgery_plugins.peft.export.export_adapter",
-            )
-        source = base.get("options", {}).get("path") or base.get("source", "")
-        export_adapter(model, names[0], folder, base=str(source))
-
-
-def export_adapter(model: nn.Module, adapter: str, folder: Path, *, base: str = "") -> None:
-    """Write one adapter of a model.
+    Rows that ``unfreeze`` trains alone are found by themselves. PEFT has one dropout for all
+    modules and none for raw parameters: the largest is written, or 0.
 
     Args:
         model: the model, its tensors filled.
         adapter: the adapter's name.
         folder: where to write; it must exist.
         base: what the configuration names as the base.
+        trained: names of the base's tensors that were trained as a whole.
+        begin: tells the first values of adapters that took a part of the base (PiSSA, OLoRA).
 
     Raises:
         RefusedError: PEFT cannot express the adapter; the message says why.
     """
     from surgery.checkpoint.writer import NewEntry, write_tensors
 
-    forms = forms_of(model, adapter)
-    config = {**_config(forms), "base_model_name_or_path": base}
+    forms = forms_of(model, adapter, begin)
+    beside = kept(model, trained, (form.name for form in forms if form.target_module))
+    config = {**_config(forms), **beside.config, "base_model_name_or_path": base}
     tensors: dict[str, Tensor] = {k: t for form in forms for k, t in form.tensors.items()}
+    tensors |= beside.tensors
     (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
     write_tensors(
         folder / WEIGHTS,
@@ -73,32 +62,34 @@ def export_adapter(model: nn.Module, adapter: str, folder: Path, *, base: str = 
 
 
 def _config(forms: Sequence[Form]) -> dict[str, Any]:
-    modules = [form for form in forms if form.target_module]
+    modules = [form.name for form in forms if form.target_module]
     parameters = sorted({form.name for form in forms if not form.target_module})
-    rank = max({form.rank for form in forms}, key=[form.rank for form in forms].count)
-    rslora = _one("rslora", {form.rslora for form in forms})
-    scale = max({f.scale for f in forms}, key=[f.scale for f in forms].count)
+    rslora = any(form.rslora for form in forms)
+    ranks = {form.name: form.rank for form in forms}
+    alphas = {form.name: _alpha(form.scale, form.rank, rslora) for form in forms}
+    rank, alpha = _commonest(ranks), _commonest(alphas)
     return {
         "peft_type": "LORA",
         "task_type": None,
         "inference_mode": True,
         "r": rank,
-        "lora_alpha": _alpha(scale, rank, rslora),
-        "lora_dropout": max(form.dropout for form in forms),
+        "lora_alpha": alpha,
+        "lora_dropout": 0.0 if parameters else max(form.dropout for form in forms),
         "use_rslora": rslora,
         "use_dora": _one("dora", {form.dora for form in forms}),
         "fan_in_fan_out": any(form.transposed for form in forms),
         "bias": "none",
         "init_lora_weights": True,
-        "target_modules": _regex(form.name for form in modules) if modules else [],
+        "target_modules": _regex(modules) if modules else [],
         "target_parameters": parameters or None,
-        "rank_pattern": {_key(form): form.rank for form in forms if form.rank != rank},
-        "alpha_pattern": {
-            _key(form): _alpha(form.scale, form.rank, rslora)
-            for form in forms
-            if _alpha(form.scale, form.rank, rslora) != _alpha(scale, rank, rslora)
-        },
+        "rank_pattern": {_key(name): r for name, r in ranks.items() if r != rank},
+        "alpha_pattern": {_key(name): a for name, a in alphas.items() if a != alpha},
     }
+
+
+def _commonest(values: Mapping[str, Any]) -> Any:
+    every = list(values.values())
+    return max(every, key=every.count)
 
 
 def _alpha(scale: float, rank: int, rslora: bool) -> float:
@@ -112,8 +103,9 @@ def _regex(names: Iterable[str]) -> str:
     return "(?:" + "|".join(re.escape(name) for name in sorted(set(names))) + ")"
 
 
-def _key(form: Form) -> str:
-    return f"^{re.escape(form.name)}"
+def _key(name: str) -> str:
+    """Give a pattern that meets one name alone: PEFT looks at the end of paths, ``^`` at all."""
+    return f"^{re.escape(name)}"
 
 
 def _one(what: str, values: set[bool]) -> bool:

@@ -12,7 +12,11 @@ from math import isclose
 from typing import TYPE_CHECKING, Any
 
 from surgery.errors import RefusedError
-from surgery_plugins.surgeries.lora.branch import EMBEDDING, LINEAR, TABLE, Branch
+from surgery_plugins.peft.beginning import Beginning
+from surgery_plugins.peft.layout import all_channels
+from surgery_plugins.peft.stack import stacked
+from surgery_plugins.peft.targets import is_attention, other_settings
+from surgery_plugins.surgeries.lora.branch import CONV, EMBEDDING, LINEAR, TABLE, Branch
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -45,8 +49,13 @@ class Form:
     tensors: dict[str, Tensor] = field(default_factory=dict)
 
 
-def forms_of(model: nn.Module, adapter: str) -> list[Form]:
+def forms_of(model: nn.Module, adapter: str, begin: Beginning | None = None) -> list[Form]:
     """Give the forms of one adapter of a model.
+
+    Args:
+        model: the model, its tensors filled.
+        adapter: the adapter's name.
+        begin: tells what adapters took from the base when they began.
 
     Raises:
         RefusedError: PEFT has no form for it.
@@ -58,58 +67,46 @@ def forms_of(model: nn.Module, adapter: str) -> list[Form]:
         if branch.adapter == adapter:
             found.setdefault((path, branch.leaf), []).append((module, branch))
     modules = dict(model.named_modules())
-    forms = [_form(path, leaf, group) for (path, leaf), group in found.items()]
+    forms = [_form(path, leaf, group, begin) for (path, leaf), group in found.items()]
     return _with_attention(_nested(forms, modules), modules)
 
 
-def _form(path: str, leaf: str, group: list[tuple[nn.Module, Branch]]) -> Form:
+def _form(
+    path: str, leaf: str, group: list[tuple[nn.Module, Branch]], begin: Beginning | None
+) -> Form:
     module, first = group[0]
-    a, b, rank, scale = _stacked(path, group)
+    a, b, m, rank, scale = stacked(path, group, begin)
     rslora = not isclose(first.scale, first.alpha / first.rank) and first.rank > 1
-    form = Form(path, rank, scale, rslora, bool(first.m), first.dropout)
-    if first.kind == TABLE and not _is_attention(module):
-        return _parameter(
-            replace(form, name=f"{path}.{leaf}", target_module=False), module, first, a, b
-        )
-    if getattr(module, "groups", 1) != 1:
-        raise _cannot(path, "a convolution in groups")
-    if first.kind == EMBEDDING:
-        tensors = {f"{path}.lora_embedding_A": a, f"{path}.lora_embedding_B": b}
-        return replace(form, tensors=tensors)
-    tensors = {f"{path}.lora_A.weight": a, f"{path}.lora_B.weight": b}
-    if first.m:
-        magnitude = module._parameters[first.m]
-        assert magnitude is not None
-        shape = (-1,) if first.kind == LINEAR else (1, -1, *([1] * (a.dim() - 2)))
-        tensors[f"{path}.lora_magnitude_vector"] = magnitude.reshape(shape)
+    dropout = max(branch.dropout for _, branch in group)
+    form = Form(path, rank, scale, rslora, m is not None, dropout)
+    if first.kind == TABLE and not is_attention(module):
+        named = replace(form, name=f"{path}.{leaf}", target_module=False)
+        return _parameter(named, module, first, a, b)
+    if is_attention(module) and m is not None:
+        raise _cannot(path, "DoRA on torch's attention")
+    word = "lora_embedding_" if first.kind == EMBEDDING else "lora_"
+    end = "" if first.kind == EMBEDDING else ".weight"
+    if first.kind == CONV:
+        a = _convolution(path, module, a, first.rank)
+    tensors = {f"{path}.{word}A{end}": a, f"{path}.{word}B{end}": b}
+    if m is not None:
+        shape = (1, -1, *([1] * (a.dim() - 2))) if first.kind == CONV else (-1,)
+        tensors[f"{path}.lora_magnitude_vector"] = m.reshape(shape)
     transposed = first.kind == LINEAR and first.out_axis == 1
     return replace(form, tensors=tensors, transposed=transposed)
 
 
-def _stacked(path: str, group: list[tuple[nn.Module, Branch]]) -> tuple[Tensor, Tensor, int, float]:
-    """Stack the adapters of one weight: A above each other, B side by side, zeros elsewhere."""
-    import torch
+def _convolution(path: str, module: Any, a: Tensor, rank: int) -> Tensor:
+    """Give A over all input channels, as PEFT has it, whatever the base's groups.
 
-    from surgery_plugins.surgeries.lora.arithmetic import factors_of, rows_index
-
-    module, first = group[0]
-    if len(group) == 1 and not first.ranges:
-        return (*factors_of(first, module)[:2], first.rank, first.scale)
-    if first.m or first.dropout:
-        raise _cannot(path, "DoRA or dropout on some rows of a fused weight")
-    weight = module._parameters[first.leaf]
-    assert weight is not None
-    sides, columns = [], []
-    for _, branch in group:
-        a, b, _ = factors_of(branch, module)
-        full = b.new_zeros(*b.shape[:-2], weight.shape[branch.out_axis], branch.rank)
-        index = rows_index(branch.ranges, b.device)
-        sides.append(a)
-        columns.append(
-            full.index_copy(b.dim() - 2, index, b.detach()) * (branch.scale / first.scale)
-        )
-    rank = sum(branch.rank for _, branch in group)
-    return torch.cat(sides, dim=-2), torch.cat(columns, dim=-1), rank, first.scale
+    Raises:
+        RefusedError: PEFT runs A with other settings than the base's.
+    """
+    if why := other_settings(module):
+        raise _cannot(path, why)
+    if module.groups > 1 and a.shape[0] != rank:
+        raise _cannot(path, "two adapters of a convolution in groups")
+    return all_channels(a, module.groups) if module.groups > 1 else a
 
 
 def _parameter(form: Form, module: nn.Module, branch: Branch, a: Tensor, b: Tensor) -> Form:
@@ -152,14 +149,10 @@ def _with_attention(forms: list[Form], modules: Mapping[str, nn.Module]) -> list
     owners = {
         form.name.removesuffix(".out_proj"): None
         for form in forms
-        if (module := modules.get(form.name.removesuffix(".out_proj"))) and _is_attention(module)
+        if (module := modules.get(form.name.removesuffix(".out_proj"))) and is_attention(module)
     }
     others = [f for f in forms if f.name.removesuffix(".out_proj") not in owners]
     return others + [_attention(path, forms, modules[path]) for path in owners]
-
-
-def _is_attention(module: nn.Module) -> bool:
-    return any(base.__name__ == "MultiheadAttention" for base in type(module).__mro__)
 
 
 def _attention(path: str, forms: Iterable[Form], module: Any) -> Form:

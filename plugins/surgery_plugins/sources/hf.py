@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, get_args
 
 from pydantic import Field, model_validator
 
+from surgery.checkpoint.index import file_inside
 from surgery.errors import PatientError
 from surgery.operate.patient import Patient
-from surgery.operate.source import Source
+from surgery.operate.source import Naming, Source
 from surgery.operate.trust import demand_trust
 from surgery_plugins.sources.configuration import (
     class_of,
     config_of,
     dtype_for,
+    flat_numbers,
     keep_in_float32,
     read_config,
     refuse_slips,
+    with_numbers,
 )
+from surgery_plugins.sources.naming import naming_of, store_as
+from surgery_plugins.sources.strict import check_folder
 from surgery_plugins.sources.transformers import (
     COMPANIONS,
     complaints,
@@ -28,12 +33,15 @@ from surgery_plugins.sources.transformers import (
     processor_of,
     quietly,
     raise_complaints,
+    read_generation,
     tokenizer_of,
 )
 from surgery_plugins.sources.weights import is_pickled, weight_files
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
+
+Dtype: TypeAlias = Literal["float32", "bfloat16", "float16"]
 
 _FETCHED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
 
@@ -52,7 +60,7 @@ class HfSource(Source):
     architecture: str | None = Field(
         default=None, description="Class to build; by default the one that the config names."
     )
-    dtype: Literal["float32", "bfloat16", "float16"] | None = Field(
+    dtype: Dtype | None = Field(
         default=None, description="Dtype of the weights in memory; by default the checkpoint's."
     )
     seed: int = Field(default=0, ge=0, description="Seed of random weights.")
@@ -79,6 +87,8 @@ class HfSource(Source):
         with quietly(self._where), torch.device("meta"):
             model = cls._from_config(config, **_dtype(dtype)).eval()
         keep_in_float32(model, dtype)
+        if self.path is not None:
+            read_generation(model, self._folder(), self._where)
         return self._patient(model)
 
     def load(self) -> Patient:
@@ -101,26 +111,48 @@ class HfSource(Source):
         if self.path is None:
             return {}
         folder = self._folder()
-        return {name: folder / name for name in COMPANIONS if (folder / name).is_file()}
+        found = (name for name in COMPANIONS if (folder / name).is_file())
+        return {name: file_inside(folder, name, "config.json") for name in found}
 
-    def save(self, patient: Patient, folder: Path) -> None:
-        """Write all weights of the base's own tensors with transformers."""
-        from surgery.anatomy.extended import EXTENSIONS, own_tensors
+    def naming(self, model: nn.Module, stored: Iterable[str]) -> Naming:
+        """Say how the files name the model's tensors, by transformers' own mapping."""
+        return naming_of(model, stored)
 
-        added = {
-            f"{path}.{name}"
-            for path, module in patient.model.named_modules()
-            if EXTENSIONS in module.__dict__
-            for name in own_tensors(module)
-        }
-        state = {n: t for n, t in patient.model.state_dict().items() if n not in added}
-        model: Any = patient.model
-        with quietly(self._where):
-            model.save_pretrained(folder, state_dict=state)
+    def store_as(
+        self, model: nn.Module, naming: Naming, tensors: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Give tensors the names and forms in which transformers stores them."""
+        return store_as(model, naming, tensors)
+
+    def numbers(self) -> Mapping[str, tuple[float, bool]]:
+        """Give the numbers of the configuration, those of its parts by dotted names."""
+        data, where = self._data(), self._where
+        with quietly(where):
+            whole = config_of(data, where).to_dict()
+        stated = flat_numbers(data)
+        return {name: (value, name in stated) for name, value in flat_numbers(whole).items()}
+
+    def with_numbers(self, numbers: Mapping[str, float]) -> Source:
+        """Give the bare configuration with other numbers."""
+        data = with_numbers(self._data(), numbers)
+        return self.model_copy(update={"path": None, "revision": None, "from_config": data})
 
     def moved(self, path: str) -> Source:
-        """Give the source of the same model where it lies in a folder of its own."""
-        return self.model_copy(update={"path": path, "from_config": None, "revision": None})
+        """Give the source of the same model where it lies in a folder of its own.
+
+        The dtype is written down: another folder may not show it.
+        """
+        dtype = str(self._config()[2]).removeprefix("torch.")
+        known = dtype in get_args(Dtype)
+        given = {"path": path, "from_config": None, "revision": None}
+        return self.model_copy(update=given | ({"dtype": dtype} if known else {}))
+
+    def _data(self) -> dict[str, Any]:
+        """Give the configuration as plain data."""
+        if isinstance(self.from_config, dict):
+            return self.from_config
+        file = Path(str(self.from_config)).expanduser()
+        return read_config(file if self.path is None else self._folder())
 
     def _config(self) -> tuple[Any, Any, Any]:
         """Give the configuration, the model class and the dtype of the weights."""
@@ -139,6 +171,8 @@ class HfSource(Source):
         else:
             place = folder or Path(str(given)).expanduser()
             config = config_of(read_config(place), str(place))
+        if folder is not None:
+            check_folder(folder, config)
         cls = class_of(config, self.architecture, self._where, own_code)
         return config, cls, dtype_for(config, self.dtype, folder)
 

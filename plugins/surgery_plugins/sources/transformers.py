@@ -62,6 +62,15 @@ def quietly(where: str, wanted: str = "a model that transformers can build") -> 
             logging.enable_progress_bar()
 
 
+def read_generation(model: Any, folder: Path, where: str) -> None:
+    """Give a model that generates the generation config of its folder, where there is one."""
+    if model.can_generate() and (folder / "generation_config.json").is_file():
+        with quietly(where):
+            model.generation_config = library(where).GenerationConfig.from_pretrained(
+                folder, local_files_only=True
+            )
+
+
 def tokenizer_of(folder: Path, where: str, own_code: bool = False) -> Any:
     """Give a folder's tokenizer, or None where it has none.
 

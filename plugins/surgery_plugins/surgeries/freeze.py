@@ -163,6 +163,34 @@ class RowSettings:
             done, start = done + stop - first, stop
         return _cat([*pieces, weight[start:]])
 
+    def factors(self) -> tuple[str, ...]:
+        """Give the name of the tensor of trained rows."""
+        return (self.rows,)
+
+    @staticmethod
+    def fold(weight: Tensor, extensions: Sequence[tuple[RowSettings, Sequence[Tensor]]]) -> Tensor:
+        """Give the weight with the trained rows in their places; of two, the later one wins."""
+        result = weight.clone()
+        for one, (trained,) in extensions:
+            done = 0
+            for first, stop in one.ranges:
+                result[first:stop] = trained[done : done + stop - first]
+                done += stop - first
+        return result
+
+    @staticmethod
+    def error(
+        weight: Tensor,
+        result: Tensor,
+        extensions: Sequence[tuple[RowSettings, Sequence[Tensor]]],
+        generator: Generator,
+    ) -> float:
+        """Give 0 where the result holds the trained rows bit for bit, else infinity."""
+        import torch
+
+        wanted = RowSettings.fold(weight, extensions)
+        return 0.0 if torch.equal(wanted.nan_to_num(), result.nan_to_num()) else float("inf")
+
 
 @dataclass(frozen=True)
 class _Take:

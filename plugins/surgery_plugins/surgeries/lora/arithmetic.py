@@ -6,7 +6,7 @@ LoRA: arXiv 2106.09685. DoRA: arXiv 2402.09353, equation 5, the norm constant as
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -17,12 +17,6 @@ if TYPE_CHECKING:
 
     from surgery.anatomy.site import RowRange
     from surgery_plugins.surgeries.lora.branch import Branch
-
-BLOCK = 64
-"""Rows of a weight that are merged at a time."""
-
-Folded: TypeAlias = "tuple[Branch, Tensor, Tensor, Tensor | None]"
-"""An adapter with its tensors A, B and, for DoRA, M."""
 
 
 def factors_of(branch: Branch, module: nn.Module) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -97,26 +91,6 @@ def adapted(branch: Branch, module: nn.Module, weight: Tensor) -> Tensor:
         return torch.index_copy(weight, branch.out_axis, index, rows)
 
 
-@torch.no_grad()
-def merged(base: Tensor, adapters: Sequence[Folded]) -> Tensor:
-    """Give a weight with adapters folded in: float32 arithmetic, one rounding.
-
-    Args:
-        base: the base weight.
-        adapters: the adapters, with A, B and magnitudes (or None) of each.
-
-    Returns:
-        A tensor of the base's shape and dtype.
-    """
-    deltas = [delta_weight(branch, a, b, m, base) for branch, a, b, m in adapters]
-    result = torch.empty_like(base)
-    for start in range(0, base.shape[0], BLOCK):
-        rows = slice(start, start + BLOCK)
-        block = base[rows].to(working(base.dtype))
-        result[rows] = sum((d[rows] for d in deltas), block).to(base.dtype)
-    return result
-
-
 def norms(weight: Tensor, out_axis: int) -> Tensor:
     """Give the L2 norm of each output row, ``[rows]``, over all other axes."""
     axes = tuple(axis for axis in range(weight.ndim) if axis != out_axis)
@@ -141,7 +115,7 @@ def stretch(branch: Branch, a: Tensor, b: Tensor, m: Tensor, base: Tensor) -> Te
         change = _product(branch, a, b, base.shape, branch.strength)
         rows = selected(branch, base, branch.out_axis).to(change.dtype)
         lengths = norms(rows + change, branch.out_axis)
-    return _by_length(m, lengths)
+    return by_length(m, lengths)
 
 
 def selected(branch: Branch, tensor: Tensor, axis: int) -> Tensor:
@@ -191,12 +165,12 @@ def _part(branch: Branch, a: Tensor, b: Tensor, m: Tensor | None, base: Tensor) 
     if m is None:
         return change
     rows = selected(branch, base, branch.out_axis).to(change.dtype)
-    by = _by_length(m, norms((rows + change).detach(), branch.out_axis))
+    by = by_length(m, norms((rows + change).detach(), branch.out_axis))
     by = by.view([-1 if axis == branch.out_axis else 1 for axis in range(base.ndim)])
     return (by - 1) * rows + by * change
 
 
-def _by_length(m: Tensor, lengths: Tensor) -> Tensor:
+def by_length(m: Tensor, lengths: Tensor) -> Tensor:
     """Divide magnitudes by lengths; a row of zeros has no direction and stays zero."""
     return m / lengths.masked_fill(lengths == 0, 1)
 

@@ -9,7 +9,11 @@ from typing import TYPE_CHECKING
 from surgery.anatomy.site import RowRange
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from collections.abc import Sequence
+
+    from torch import Generator, Tensor, nn
+
+    from surgery_plugins.surgeries.lora.folding import Adapter
 
 LINEAR, EMBEDDING, CONV, TABLE = "linear", "embedding", "conv", "table"
 """Kinds of weights: matrices of Linear and Conv1D, token tables, kernels, raw parameters."""
@@ -37,6 +41,8 @@ class Branch:
             itself is seen changed.
         active: whether it takes effect now.
         factor: what ``scale`` is multiplied with now.
+        residual: True where the base gave the weight's first part to the adapter, so that the
+            adapter fits no other base.
     """
 
     adapter: str
@@ -55,6 +61,7 @@ class Branch:
     beside: bool = True
     active: bool = True
     factor: float = 1.0
+    residual: bool = False
 
     @property
     def strength(self) -> float:
@@ -68,6 +75,33 @@ class Branch:
         if self.beside:
             return weight
         return adapted(self, module, weight)
+
+    def factors(self) -> tuple[str, ...]:
+        """Give the names of the adapter's tensors in its module: A, B and DoRA's M."""
+        return (self.a, self.b, self.m) if self.m else (self.a, self.b)
+
+    @staticmethod
+    def fold(weight: Tensor, extensions: Sequence[tuple[Branch, Sequence[Tensor]]]) -> Tensor:
+        """Give a weight with adapters folded in."""
+        from surgery_plugins.surgeries.lora.folding import merged
+
+        return merged(weight, _adapters(extensions))
+
+    @staticmethod
+    def error(
+        weight: Tensor,
+        result: Tensor,
+        extensions: Sequence[tuple[Branch, Sequence[Tensor]]],
+        generator: Generator,
+    ) -> float:
+        """Compare a merged weight with the adapters beside their base, on random inputs."""
+        from surgery_plugins.surgeries.lora.folding import largest_error
+
+        return largest_error(weight, result, _adapters(extensions), generator)
+
+
+def _adapters(extensions: Sequence[tuple[Branch, Sequence[Tensor]]]) -> list[Adapter]:
+    return [(one, t[0], t[1], t[2] if one.m else None) for one, t in extensions]
 
 
 @lru_cache(maxsize=4096)

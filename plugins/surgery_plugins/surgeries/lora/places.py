@@ -76,14 +76,6 @@ def why_not(site: Site, dora: bool) -> str | None:
     return None
 
 
-def too_large(site: Site, rank: int, init: str) -> str | None:
-    """Say why A cannot be drawn with orthonormal rows, where that is asked for."""
-    drawn = fan_in(site)
-    if init == "orthogonal" and rank > drawn:
-        return f"{rank} rows of {drawn} numbers cannot be orthonormal; choose another init"
-    return None
-
-
 def fan_in(site: Site) -> int:
     """Give how many inputs a row of A has; of an embedding, how many outputs B has."""
     kind = kind_of(site)
@@ -125,6 +117,25 @@ def check_dropout(place: Place, dropout: float) -> None:
         f"dropout {dropout}",
         "give it a lora step of its own without dropout, or exclude it",
     )
+
+
+def check_alone(place: Place, model: nn.Module) -> None:
+    """Refuse to rewrite a weight that other modules hold too, and would see without the adapter.
+
+    Raises:
+        RefusedError: the weight is tied.
+    """
+    owner = model.get_submodule(place.path)
+    weight = owner._parameters[place.leaf]
+    for path, module in model.named_modules():
+        for leaf, tensor in module._parameters.items():
+            if tensor is weight and (module, leaf) != (owner, place.leaf):
+                raise RefusedError(
+                    f"{place.parameter} (lora)",
+                    "a weight of its own, for an init that takes a part of it away",
+                    f"one that {path}.{leaf} shares",
+                    "choose an init that draws, or exclude it",
+                )
 
 
 def kind_of(site: Site) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from math import sqrt
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -13,20 +14,24 @@ from surgery.anatomy.glob import glob_regex
 from surgery.anatomy.site import Site
 from surgery.errors import RefusedError, did_you_mean
 from surgery.operate.edits import Edit, Extend, SetTrainable
-from surgery.operate.surgery import Surgery
+from surgery.operate.surgery import AtInit, Surgery
 from surgery_plugins.surgeries.lora.branch import Branch, branch_of
+from surgery_plugins.surgeries.lora.initialisers.choice import Choice
+from surgery_plugins.surgeries.lora.initialisers.drawn import Kaiming
 from surgery_plugins.surgeries.lora.places import (
     Place,
+    check_alone,
     check_dropout,
     largest_rank,
     place_of,
-    too_large,
     why_not,
 )
-from surgery_plugins.surgeries.lora.values import tensors_of
+from surgery_plugins.surgeries.lora.values import Beginning, Rest, rewritten
 
 if TYPE_CHECKING:
+    from surgery.checkpoint.pair import Pair
     from surgery.operate.behaviour import Behaviour
+    from surgery.operate.expressing import Expressed, Limits
     from surgery.operate.patient import Patient
 
 _Rank = Annotated[int, Field(gt=0)]
@@ -65,31 +70,46 @@ class Lora(Surgery):
     adapter: str = Field(
         default="default", pattern=r"^[a-z][a-z0-9]*$", description="Name of the adapter."
     )
-    init: Literal["kaiming", "gaussian", "orthogonal"] = Field(
-        default="kaiming",
-        description="How A is drawn: uniform within 1 / sqrt(inputs), normal with deviation 1 / r, "
-        "or with orthonormal rows. B is zero, so the outputs do not change (of an embedding, A is "
-        "zero and B is drawn).",
+    init: Choice = Field(
+        default=Kaiming(),
+        description="How the adapters begin: the name of an initialiser, or its name under `use` "
+        "and its options. The first four draw, pissa and olora take a part of the base, loftq "
+        "what rounding the base loses, eva the directions of sample inputs.",
     )
+
+    @property
+    def at_init(self) -> AtInit:
+        """What the outputs are before training: what the initialiser promises."""
+        return self.init.at_init
 
     def refuse(self, site: Site) -> str | None:
         """Refuse what has no matrix, and options that a kind of weight cannot follow."""
         rank = self._pattern(self.rank_pattern, site, self.rank)
         if self.bias == "lora" and site.part is not None:
             return "its bias belongs to other rows too; set bias to 'none'"
-        return why_not(site, self.dora) or too_large(site, rank, self.init)
+        return why_not(site, self.dora) or self.init.refuse(site, rank)
 
     def operate(self, sites: Sequence[Site], patient: Patient) -> Iterable[Edit]:
-        """Give one extension for each site."""
+        """Give one extension for each site, and what the base keeps where it gives something."""
+        from surgery_plugins.surgeries.lora.observe import Observation
+
         self._check_patterns(sites)
         modules = dict(patient.model.named_modules(remove_duplicate=False))
-        for site in sites:
-            place = place_of(site, modules)
-            if self.dropout:
-                check_dropout(place, self.dropout)
-            yield self._extend(site, place)
-            if self.bias == "lora" and place.bias:
-                yield SetTrainable(f"{place.path}.{place.bias}", trainable=True)
+        beginning = Beginning(self.init, Observation(patient))
+        for group in _by_weight(sites):
+            rests: list[Rest] = []
+            for site in group:
+                place = place_of(site, modules)
+                if self.dropout:
+                    check_dropout(place, self.dropout)
+                extend, rest = self._extend(site, place, beginning)
+                yield extend
+                rests += [rest] if rest else []
+                if self.bias == "lora" and place.bias:
+                    yield SetTrainable(f"{place.path}.{place.bias}", trainable=True)
+            if rests:
+                check_alone(place, patient.model)
+                yield rewritten(place, rests)
         if self.bias == "all":
             yield from _all_biases(patient)
 
@@ -100,13 +120,24 @@ class Lora(Surgery):
             if rank > (most := largest_rank(site)):
                 yield f"{site.path}: rank {rank} is more than the {most} that its weight can have"
 
-    def _extend(self, site: Site, place: Place) -> Extend:
+    @classmethod
+    def express(
+        cls, changes: Sequence[tuple[Site, Pair]], patient: Patient, limits: Limits
+    ) -> Expressed:
+        """Express changes of weights as adapters of scale 1."""
+        from surgery_plugins.surgeries.lora.extract import express
+
+        return express(cls, changes, patient, limits)
+
+    def _extend(self, site: Site, place: Place, beginning: Beginning) -> tuple[Extend, Rest | None]:
         names = _names(self.adapter, site, place)
         branch = self._branch(site, place, "_".join(names))
-        tensors = tensors_of(branch, place, self.init, self.dora)
+        tensors, rest = beginning.of(branch, place)
+        if rest:
+            branch = replace(branch, residual=True)
         behaviour = _beside if branch.beside else partial(_effective, branch.leaf)
-        name = ".".join(names)
-        return Extend(place.path, name, behaviour, branch, tensors, reads=(place.parameter,))
+        name, reads = ".".join(names), (place.parameter,)
+        return Extend(place.path, name, behaviour, branch, tensors, reads=reads), rest
 
     def _branch(self, site: Site, place: Place, stem: str) -> Branch:
         rank = self._pattern(self.rank_pattern, site, self.rank)
@@ -151,6 +182,14 @@ class Lora(Surgery):
                     f"{pattern!r}, which meets none of {len(sites)}",
                     did_you_mean(pattern, {*known, *(site.path for site in sites)}),
                 )
+
+
+def _by_weight(sites: Sequence[Site]) -> Iterable[list[Site]]:
+    """Give the sites of each weight together."""
+    groups: dict[str | None, list[Site]] = {}
+    for site in sites:
+        groups.setdefault(site.parameter, []).append(site)
+    return groups.values()
 
 
 def _names(adapter: str, site: Site, place: Place) -> list[str]:

@@ -1,126 +1,164 @@
-"""The tensors of an adapter, and how they begin."""
+"""The tensors of an adapter, where their values come from, and what the base keeps."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cache
-from math import prod, sqrt
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from surgery.operate.edits import Derive, Init, NewTensor
-from surgery_plugins.surgeries.lora.branch import CONV, EMBEDDING, TABLE, Branch
+from surgery.operate.edits import Derive, NewTensor, Rewrite
+from surgery.operate.initialiser import Factors, Initialiser
+from surgery_plugins.surgeries.lora.branch import EMBEDDING, Branch
+from surgery_plugins.surgeries.lora.layout import Layout, layout_of
 from surgery_plugins.surgeries.lora.places import Place
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from torch import Generator, Tensor
 
-_ORTHO = "orthogonal"
+    from surgery_plugins.surgeries.lora.observe import Observation
 
 _HALF = {"float16", "bfloat16"}
 
+Residual: TypeAlias = "Callable[[Tensor, Tensor, Tensor], Tensor]"
+"""Gives what the base keeps, of its matrices and the factors."""
 
-def tensors_of(branch: Branch, place: Place, init: str, dora: bool) -> dict[str, NewTensor]:
-    """Give A, B and, for DoRA, M of one adapter.
 
-    Those of a half-precision base are float32, as PEFT's are by default.
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """What one adapter leaves to its weight.
+
+    Attributes:
+        layout: the adapted rows.
+        a: dotted name of A.
+        b: dotted name of B.
+        residual: gives what the rows hold from now on.
     """
-    dtype = "float32" if place.dtype in _HALF else place.dtype
-    shape = (place.shape, branch.rank, place.rows, place.kind, place.groups, place.in_axis)
-    a, b = _pair(*shape, dtype, init)
-    tensors = {branch.a: a, branch.b: b}
-    if dora:
-        lengths = _Lengths(place.out_axis, branch.ranges)
-        tensors[branch.m] = NewTensor((place.rows,), dtype, Derive((place.parameter,), lengths))
-    return tensors
+
+    layout: Layout
+    a: str
+    b: str
+    residual: Residual
 
 
-@cache
-def _pair(  # noqa: PLR0913
-    shape: tuple[int, ...], rank: int, rows: int, kind: str, groups: int, inner: int, dtype: str,
-    init: str,
-) -> tuple[NewTensor, NewTensor]:  # fmt: skip
-    if kind == EMBEDDING:
-        return (
-            NewTensor((rank, shape[0]), dtype, Init(_zero)),
-            NewTensor((rows, rank), dtype, Init(_orthonormal if init == _ORTHO else _normal)),
-        )
-    draw = Init(_fill(kind, rank, init, experts=kind == TABLE and len(shape) == 3))
-    if kind == CONV:
-        ones = (1,) * (len(shape) - 2)
-        return (
-            NewTensor((rank, *shape[1:]), dtype, draw),
-            NewTensor((rows, rank // groups, *ones), dtype, Init(_zero)),
-        )
-    front = shape[:1] if len(shape) == 3 else ()
-    return (
-        NewTensor((*front, rank, shape[inner]), dtype, draw),
-        NewTensor((*front, rows, rank), dtype, Init(_zero)),
+@dataclass(eq=False)
+class Beginning:
+    """Give the tensors of one step's adapters.
+
+    Attributes:
+        init: how they begin.
+        observation: where initialisers ask for a weight's inputs.
+    """
+
+    init: Initialiser
+    observation: Observation
+    _alike: dict[tuple[Any, ...], tuple[Branch, Mapping[str, NewTensor]]] = field(
+        default_factory=dict
+    )
+
+    def of(self, branch: Branch, place: Place) -> tuple[Mapping[str, NewTensor], Rest | None]:
+        """Give A, B and, for DoRA, M of one adapter, and what it leaves to the weight.
+
+        Those of a half-precision base are float32, as PEFT's are by default.
+        """
+        if branch.m or not self.init.by_shape:
+            return self._made(branch, place)
+        key = (id(branch), place.shape, place.in_axis, place.groups, place.dtype)
+        known = self._alike.get(key)
+        if known is None:
+            known = self._alike[key] = (branch, self._made(branch, place)[0])
+        return known[1], None
+
+    def _made(self, branch: Branch, place: Place) -> tuple[Mapping[str, NewTensor], Rest | None]:
+        dtype = "float32" if place.dtype in _HALF else place.dtype
+        layout = layout_of(branch, place)
+        a, b = f"{place.path}.{branch.a}", f"{place.path}.{branch.b}"
+        begin = self.init.begin(_factors(layout, branch, place, (a, b), self.observation))
+        tensors = {
+            branch.a: NewTensor(layout.shape_a, dtype, begin.a),
+            branch.b: NewTensor(layout.shape_b, dtype, begin.b),
+        }
+        rest = Rest(layout, a, b, begin.residual) if begin.residual else None
+        if branch.m:
+            lengths = _lengths(branch, place, rest)
+            tensors[branch.m] = NewTensor((place.rows,), dtype, lengths)
+        return tensors, rest
+
+
+def rewritten(place: Place, rests: Sequence[Rest]) -> Rewrite:
+    """Give the edit that leaves a weight what its adapters did not take."""
+    sources = (place.parameter, *(name for rest in rests for name in (rest.a, rest.b)))
+    value = Derive(sources, _Remaining(tuple((rest.layout, rest.residual) for rest in rests)))
+    return Rewrite(place.parameter, place.shape, place.dtype, value)
+
+
+def _factors(
+    layout: Layout, branch: Branch, place: Place, names: tuple[str, str], observation: Observation
+) -> Factors:
+    return Factors(
+        weight=place.parameter,
+        a=names[0],
+        b=names[1],
+        shape_a=layout.shape_a,
+        shape_b=layout.shape_b,
+        count=layout.count,
+        rows=layout.rows,
+        inner=layout.inner,
+        rank=branch.rank,
+        each=layout.each,
+        scale=branch.scale,
+        table=place.kind == EMBEDDING,
+        matrices=layout.matrices,
+        observe=partial(observation.add, place),
     )
 
 
-def _fill(
-    kind: str, rank: int, init: str, *, experts: bool
-) -> Callable[[Tensor, Generator], object]:
-    if init == "gaussian":
-        return _Gaussian(rank)
-    if init == _ORTHO:
-        return _each_orthonormal if experts else _orthonormal
-    return _uniform_kernel if kind == CONV else _uniform
-
-
-def _zero(tensor: Tensor, generator: Generator) -> None:
-    tensor.zero_()
-
-
-def _normal(tensor: Tensor, generator: Generator) -> None:
-    tensor.normal_(generator=generator)
-
-
-def _uniform(tensor: Tensor, generator: Generator) -> None:
-    """Draw as Kaiming's uniform with a = sqrt(5), arXiv 1502.01852: within 1 / sqrt(fan in)."""
-    bound = 1 / sqrt(tensor.shape[-1])
-    tensor.uniform_(-bound, bound, generator=generator)
-
-
-def _uniform_kernel(tensor: Tensor, generator: Generator) -> None:
-    """Draw as ``_uniform``; the fan in of a kernel counts its places too."""
-    bound = 1 / sqrt(prod(tensor.shape[1:]))
-    tensor.uniform_(-bound, bound, generator=generator)
-
-
-def _orthonormal(tensor: Tensor, generator: Generator) -> None:
-    """Draw orthonormal rows, or columns where there are fewer of them, arXiv 1312.6120."""
-    from torch.nn.init import orthogonal_
-
-    orthogonal_(tensor, generator=generator)
-
-
-def _each_orthonormal(tensor: Tensor, generator: Generator) -> None:
-    for expert in tensor:
-        _orthonormal(expert, generator)
-
-
-@dataclass(frozen=True)
-class _Gaussian:
-    """Draw with standard deviation 1 / r, as PEFT does."""
-
-    rank: int
-
-    def __call__(self, tensor: Tensor, generator: Generator) -> None:
-        tensor.normal_(std=1 / self.rank, generator=generator)
+def _lengths(branch: Branch, place: Place, rest: Rest | None) -> Derive:
+    """Take the lengths of the weight's rows, DoRA's first magnitudes, with the adapter in them."""
+    if rest is None:
+        return Derive((place.parameter,), _Lengths(place.out_axis, branch.ranges))
+    lengths = _LengthsWith(rest.layout, rest.residual, branch.scale)
+    return Derive((place.parameter, rest.a, rest.b), lengths)
 
 
 @dataclass(frozen=True)
 class _Lengths:
-    """Take the lengths of the weight's rows, DoRA's first magnitudes."""
-
     out_axis: int
     ranges: tuple[tuple[int, int], ...]
 
-    def __call__(self, weight: Tensor, generator: Generator) -> Tensor:
+    def __call__(self, weight: Tensor, *, generator: Generator) -> Tensor:
         from surgery_plugins.surgeries.lora.arithmetic import norms, rows_index
 
         lengths = norms(weight, self.out_axis)
         return lengths[rows_index(self.ranges, lengths.device)] if self.ranges else lengths
+
+
+@dataclass(frozen=True)
+class _LengthsWith:
+    """Take the lengths of what the rows will hold, the product added."""
+
+    layout: Layout
+    residual: Residual
+    scale: float
+
+    def __call__(self, weight: Tensor, a: Tensor, b: Tensor, *, generator: Generator) -> Tensor:
+        from torch.linalg import vector_norm
+
+        a, b = self.layout.factors(a, b)
+        kept = self.residual(self.layout.matrices(weight), a, b).to(weight.dtype).to(a.dtype)
+        lengths: Tensor = vector_norm(kept + self.scale * (b @ a), dim=-1)
+        return lengths.flatten()
+
+
+@dataclass(frozen=True)
+class _Remaining:
+    """Compute what a weight keeps: one adapter after another, each its own rows."""
+
+    parts: tuple[tuple[Layout, Residual], ...]
+
+    def __call__(self, weight: Tensor, *factors: Tensor, generator: Generator) -> Tensor:
+        pairs: Iterable[Any] = zip(factors[0::2], factors[1::2], strict=True)
+        for (layout, residual), (a, b) in zip(self.parts, pairs, strict=True):
+            matrices = layout.matrices(weight)
+            weight = layout.replaced(weight, residual(matrices, *layout.factors(a, b)))
+        return weight

@@ -1,0 +1,1 @@
+"""Checkpoints of other tools: find the tensors in them and give them their plain names."""

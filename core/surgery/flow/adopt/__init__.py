@@ -1,0 +1,1 @@
+"""Adopt checkpoints of other tools."""

@@ -1,0 +1,1 @@
+"""What the built-in plugin knows of kinds of models."""

@@ -1,0 +1,1 @@
+"""Modules that surgeries place: plain numbers in, shapes stated."""

@@ -1,0 +1,1 @@
+"""What a configuration decides: models built anew, and what differs between two of them."""

@@ -1,0 +1,3 @@
+"""Head: new classes for a classifier, fresh values for any head."""
+
+from surgery_plugins.surgeries.head.surgery import Head as Head

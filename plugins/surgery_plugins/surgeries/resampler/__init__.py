@@ -1,0 +1,5 @@
+"""The surgery ``resampler``."""
+
+from __future__ import annotations
+
+from surgery_plugins.surgeries.resampler.surgery import Resampler as Resampler

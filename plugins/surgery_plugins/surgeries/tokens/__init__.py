@@ -1,0 +1,1 @@
+"""The surgery ``tokens``: tokenizer, tables, ties, configuration and ids change together."""
