@@ -27,6 +27,10 @@ class SurgeryError(Exception):
         tail = f"; {self.instead}" if self.instead else ""
         return f"{self.where}: expected {self.wanted}, got {self.found}{tail}"
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Let the error travel from another process, whatever its class takes."""
+        return _again, (type(self), str(self)), self.__dict__
+
     def to_json(self) -> dict[str, object]:
         """Give the error as JSON values."""
         return {
@@ -36,6 +40,11 @@ class SurgeryError(Exception):
             "found": self.found,
             "instead": self.instead,
         }
+
+
+def _again(cls: type[SurgeryError], text: str) -> SurgeryError:
+    """Make an error anew; its attributes follow."""
+    return cls.__new__(cls, text)
 
 
 class RecipeError(SurgeryError):
@@ -113,6 +122,12 @@ class IntegrityError(SurgeryError):
 
     code = "integrity"
     exit_status = 4
+
+
+class TrainingError(SurgeryError):
+    """Report a training that would teach nothing, or cannot go on."""
+
+    code = "training"
 
 
 class ProofError(SurgeryError):

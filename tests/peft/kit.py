@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import peft
+import pytest
 import torch
 import transformers
 from torch import nn
@@ -198,3 +199,10 @@ def train(theirs: nn.Module) -> None:
 def difference(a: torch.Tensor, b: torch.Tensor) -> float:
     """Give the largest difference; as a share of the largest output where that is above one."""
     return float((a - b).abs().max() / b.abs().max().clamp(min=1))
+
+
+def cases(names: Iterable[str], slow: Iterable[str]) -> list[Any]:
+    """Give names for ``parametrize``, some of them marked as slow."""
+    later = set(slow)
+    assert later <= set(names), later - set(names)
+    return [pytest.param(n, marks=pytest.mark.slow) if n in later else n for n in names]

@@ -50,6 +50,24 @@ def real_inputs(model: nn.Module, given: Mapping[str, Any] | None = None) -> dic
     raise LookupError("no inputs can be guessed from the signature of forward")
 
 
+def valued(inputs: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    """Give inputs in which tensors on meta have values: masks of ones, varied numbers elsewhere.
+
+    Args:
+        inputs: by name; what has values keeps them.
+        device: where to make and move tensors.
+    """
+    return {name: _move(_filled(name, value), device) for name, value in inputs.items()}
+
+
+def _filled(name: str, value: Any) -> Any:
+    if not isinstance(value, Tensor) or not value.is_meta:
+        return value
+    if name.endswith("mask") or value.dtype == torch.bool:
+        return torch.ones(value.shape, dtype=value.dtype)
+    return _varied(value).to(value.dtype)
+
+
 def _move(value: Any, device: torch.device) -> Any:
     return value.to(device) if isinstance(value, Tensor) else value
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -52,11 +53,17 @@ def same_table(planned: Sequence[Any], found: Sequence[Any]) -> Check:
 
 def run(model: nn.Module, inputs: Mapping[str, Any]) -> list[Tensor]:
     """Run one forward without gradients in eval mode and give the floating tensors it returns."""
+    with in_eval(model), torch.no_grad():
+        return [t.detach().clone() for t in tensors_in(model(**inputs))]
+
+
+@contextmanager
+def in_eval(model: nn.Module) -> Iterator[None]:
+    """Put a model in eval mode; every module has its own mode again afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     try:
         model.eval()
-        with torch.no_grad():
-            return [t.detach().clone() for t in tensors_in(model(**inputs))]
+        yield
     finally:
         for module, mode in modes:
             module.training = mode
@@ -80,18 +87,19 @@ def identity(before: Sequence[Tensor], after: Sequence[Tensor], rounding: float 
 
     Args:
         before: the outputs before.
-        after: the outputs after.
+        after: the outputs after; more may follow, of modules beside the model.
         rounding: how long the difference may be, as a share of the output, in the L2 norm.
     """
     name = "identity at init"
-    if len(before) != len(after) or not before:
+    if len(before) > len(after) or not before:
         return failed(name, f"{len(before)} outputs before, {len(after)} after")
-    for number, (old, new) in enumerate(zip(before, after, strict=True)):
+    for number, (old, new) in enumerate(zip(before, after, strict=False)):
         gap = _gap(old, new) if old.shape == new.shape else float("inf")
         if not gap <= rounding:
             return failed(name, f"output {number} differs by {gap:.3g} of its length")
     how = f"equal up to {rounding:.3g} of their length" if rounding else "bit-equal"
-    return passed(name, f"{len(before)} outputs {how}")
+    more = f", {len(after) - len(before)} more" if len(after) > len(before) else ""
+    return passed(name, f"{len(before)} outputs {how}{more}")
 
 
 def _gap(old: Tensor, new: Tensor) -> float:

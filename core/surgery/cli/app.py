@@ -15,6 +15,10 @@ COMMANDS = {
         "surgery.cli.plan:plan",
         "Show the exact change that a recipe makes; no weight is read.",
     ),
+    "check": (
+        "surgery.cli.check:check",
+        "Check all contracts of a recipe's result and a forward; no weight is read.",
+    ),
     "apply": (
         "surgery.cli.apply:apply",
         "Make the change of a recipe, prove it, and write the result.",

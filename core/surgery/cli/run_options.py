@@ -33,6 +33,10 @@ _OPTIONS = (
         "--executor", metavar="WHERE",
         help="Where files are computed: threads:N, processes:N or dask:ADDRESS.",
     ),
+    click.option(
+        "--no-links", "link", is_flag=True, flag_value=False, default=True,
+        help="Copy unchanged files of the base instead of linking them.",
+    ),
 )  # fmt: skip
 
 
@@ -63,5 +67,5 @@ def run_of(session: Session, options: dict[str, Any]) -> Iterator[Run]:
                 seen[0] += count
                 show(seen[0], seen[1])
 
-        made = Engine(memory, executor, advance, total)
+        made = Engine(memory, executor, advance, total, options.pop("link"))
         yield Run(way, options["force"], made, lambda what: session.remark(f"{what} ..."))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from surgery.anatomy.extended import EXTENSIONS, own_tensors
 from surgery.checkpoint.header import Header, TensorEntry, read_header
+from surgery.operate.edits import Place
 from surgery.operate.operation import Operation
 from surgery.operate.patient import Patient
 from surgery.operate.slots import Slot
@@ -93,10 +94,13 @@ def draft_of(source: Source, place: Callable[[Patient], Placed]) -> Draft:
 def added_by_extensions(operation: Operation) -> frozenset[str]:
     """Give the names of the tensors that no plain model's files hold as they are.
 
-    Those are what extensions added, and changed tables that a plain model computes by itself.
+    Those are what extensions and modules beside the model added, and changed tables that a plain
+    model computes by itself.
     """
     tables = {row.name for row in operation.plan.after if not row.persistent}
-    return frozenset(tables & operation.plan.slots.keys()) | frozenset(
+    beside = tuple(f"{e.path}." for e in operation.plan.edits_of(Place) if e.beside)
+    apart = {row.name for row in operation.plan.after if beside and row.name.startswith(beside)}
+    return frozenset(tables & operation.plan.slots.keys() | apart) | frozenset(
         f"{path}.{name}" if path else name
         for path, module in operation.patient.model.named_modules(remove_duplicate=False)
         if EXTENSIONS in module.__dict__

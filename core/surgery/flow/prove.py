@@ -10,7 +10,7 @@ from torch import Tensor, finfo
 from surgery.anatomy.inputs import real_inputs
 from surgery.checks.check import Check, failed, passed, skipped
 from surgery.checks.invariants import finite, identity, run, same_table, vocabulary
-from surgery.operate.family import Family
+from surgery.operate.family import Family, Violation
 from surgery.operate.operation import Operation
 from surgery.operate.patient import Patient
 from surgery.operate.plan import Plan
@@ -34,8 +34,7 @@ class Witness:
         self.inputs: Mapping[str, Any] = {}
         self.before: list[Tensor] = []
         self.skipped = _why_not(patient, steps, always)
-        close = any(step.surgery.at_init == "close" for step in steps)
-        self.rounding = _coarsest(patient) ** 0.5 if close else 0.0
+        self.rounding = rounding_of(patient, steps)
         if not self.skipped:
             self._run(patient)
 
@@ -57,10 +56,19 @@ class Witness:
             return failed(name, f"the forward breaks: {type(error).__name__}: {error}")
 
 
-def _coarsest(patient: Patient) -> float:
-    """Give the precision of the parameters' coarsest dtype: twice its rounding error."""
+def rounding_of(patient: Patient, steps: Sequence[Step]) -> float:
+    """Give by how much outputs may differ after steps that promise them to be equal or close.
+
+    Args:
+        patient: before the steps.
+        steps: the surgeries, none of which changes outputs at init.
+
+    Returns:
+        A share of the outputs' length: 0, or the square root of the parameters' coarsest precision.
+    """
     kinds = {p.dtype for p in patient.model.parameters() if p.is_floating_point()}
-    return max((finfo(kind).eps for kind in kinds), default=0.0)
+    close = any(step.surgery.at_init == "close" for step in steps)
+    return max((finfo(kind).eps for kind in kinds), default=0.0) ** 0.5 if close else 0.0
 
 
 def _why_not(patient: Patient, steps: Sequence[Step], always: bool) -> str:
@@ -131,18 +139,41 @@ def _vocabulary(patient: Patient) -> Check:
 
 def contracts(patient: Patient, families: Iterable[Family]) -> Iterator[Check]:
     """Check the contracts of every family that knows a patient; a broken one is named."""
-    found = False
+    return contract_checks(violations(patient, families))
+
+
+def violations(
+    patient: Patient, families: Iterable[Family]
+) -> Iterator[tuple[str, list[Violation] | Exception]]:
+    """Give each family that knows a patient with the contracts that do not hold.
+
+    Args:
+        patient: what is checked.
+        families: what plugins know of kinds of models.
+
+    Returns:
+        Names of families; with each its violations, or what it raised.
+    """
     for family in families:
-        name = f"contracts of {family.name}"
         try:
-            if not family.matches(patient.model):
-                continue
-            found, broken = True, list(family.contracts(patient))
+            if family.matches(patient.model):
+                yield family.name, list(family.contracts(patient))
         except Exception as error:
-            yield skipped(name, f"the family broke: {type(error).__name__}: {error}")
-            continue
-        yield failed(name, " | ".join(map(str, broken))) if broken else passed(name)
-    if not found:
+            yield family.name, error
+
+
+def contract_checks(
+    found: Iterable[tuple[str, list[Violation] | Exception]],
+) -> Iterator[Check]:
+    """Give a check for each family; one that says nobody knew the patient where there is none."""
+    any_family = False
+    for family, broken in found:
+        any_family, name = True, f"contracts of {family}"
+        if isinstance(broken, Exception):
+            yield skipped(name, f"the family broke: {type(broken).__name__}: {broken}")
+        else:
+            yield failed(name, " | ".join(map(str, broken))) if broken else passed(name)
+    if not any_family:
         yield skipped("contracts", "no installed family knows this model")
 
 

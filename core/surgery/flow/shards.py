@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from math import prod
@@ -16,11 +16,12 @@ from uuid import uuid4
 
 from surgery.checkpoint.dtypes import size_of
 from surgery.checkpoint.header import TensorEntry
-from surgery.checkpoint.place import place_file
+from surgery.checkpoint.place import Way, place_file
 from surgery.checkpoint.trouble import in_units
 from surgery.checkpoint.writer import NewEntry, write_tensors
 from surgery.errors import RefusedError
-from surgery.operate.values import Held, Node, memory_for, values_of
+from surgery.flow.jobs import run_elsewhere, run_jobs
+from surgery.operate.values import Held, Node, memory_for, parts_of, values_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -61,6 +62,7 @@ class FileTask:
         seed: the recipe's seed.
         metadata: free text of the file.
         same_as: a file that holds just these bytes already, to be linked or copied whole.
+        way: ``copy`` where it may not be linked.
     """
 
     path: Path
@@ -68,6 +70,7 @@ class FileTask:
     seed: int = 0
     metadata: Mapping[str, str] = field(default_factory=dict)
     same_as: Path | None = None
+    way: Way = "auto"
 
     @property
     def bytes(self) -> int:
@@ -79,6 +82,12 @@ class FileTask:
         """Bytes that must be in memory at once: those of the most costly tensor."""
         computed = (p.node for p in self.pieces if not isinstance(p.node, TensorEntry))
         return max(map(memory_for, computed), default=0) if self.same_as is None else 0
+
+    @property
+    def holds(self) -> bool:
+        """Tell whether a tensor in memory is written, or used."""
+        nodes = (part for piece in self.pieces for part in parts_of(piece.node))
+        return any(isinstance(node, Held) for node in nodes)
 
 
 @dataclass(frozen=True)
@@ -113,7 +122,7 @@ def write_file(task: FileTask, progress: Advance = lambda count: None) -> Writte
     bad: list[str] = []
     try:
         if task.same_as is not None:
-            how = place_file(task.same_as, part)
+            how = place_file(task.same_as, part, task.way)
             progress(task.bytes)
         else:
             entries = [_entry(piece, task.seed, bad) for piece in task.pieces]
@@ -150,6 +159,8 @@ def write_files(
 ) -> list[Written]:
     """Write files, several at a time.
 
+    What is in memory is written by threads of this process, whatever the executor.
+
     Args:
         tasks: the files.
         memory: bytes of tensors that may be in memory at once; no bound if None.
@@ -160,32 +171,25 @@ def write_files(
         RefusedError: one tensor alone needs more memory than there may be.
         SurgeryError: a file cannot be written; the others are given up.
     """
-    if executor is not None:
-        futures = {executor.submit(write_file, task): task for task in tasks}
-        return _gathered(futures, lambda task: progress(task.bytes))
-    stop = Event()
-
-    def advance(count: int) -> None:
-        if stop.is_set():
-            raise InterruptedError
-        progress(count)
-
-    with _single_threaded(), ThreadPoolExecutor(workers_for(tasks, memory)) as pool:
-        try:
-            return _gathered({pool.submit(write_file, t, advance): t for t in tasks})
-        except BaseException:
-            stop.set()
-            pool.shutdown(cancel_futures=True)
-            raise
+    if executor is None or isinstance(executor, ThreadPoolExecutor):
+        return _here(tasks, executor, memory, progress)
+    there = [task for task in tasks if not task.holds]
+    here = [task for task in tasks if task.holds]
+    return _elsewhere(there, executor, memory, progress) + _here(here, None, memory, progress)
 
 
-def workers_for(tasks: Sequence[FileTask], memory: int | None) -> int:
+def at_once(tasks: Sequence[FileTask], memory: int | None, most: int) -> int:
     """Give the number of files to write at a time, in a bounded memory.
+
+    Args:
+        tasks: the files.
+        memory: bytes of tensors that may be in memory at once; no bound if None.
+        most: how many there are workers for.
 
     Raises:
         RefusedError: one tensor alone needs more.
     """
-    most = min(len(os.sched_getaffinity(0)), len(tasks)) or 1
+    most = min(most, len(tasks)) or 1
     needed = max((task.memory for task in tasks), default=0)
     if memory is None or not needed:
         return most
@@ -199,15 +203,43 @@ def workers_for(tasks: Sequence[FileTask], memory: int | None) -> int:
     return max(1, min(most, memory // needed))
 
 
-def _gathered(
-    futures: Mapping[Future[Written], FileTask],
-    done: Callable[[FileTask], object] = lambda task: None,
+def _here(
+    tasks: Sequence[FileTask], given: Executor | None, memory: int | None, progress: Advance
 ) -> list[Written]:
-    """Wait for all files, in the order in which they were given; the first error ends it."""
-    for future in as_completed(futures):
-        future.result()
-        done(futures[future])
-    return [future.result() for future in futures]
+    """Write files on threads of this process."""
+    stop = Event()
+
+    def advance(count: int) -> None:
+        if stop.is_set():
+            raise InterruptedError
+        progress(count)
+
+    count = at_once(tasks, memory, len(tasks) if given else len(os.sched_getaffinity(0)))
+    with _single_threaded(), nullcontext(given) if given else ThreadPoolExecutor(count) as pool:
+        return run_jobs(
+            tasks,
+            lambda task: pool.submit(write_file, task, advance),
+            at_once=count,
+            halt=stop.set,
+        )
+
+
+def _elsewhere(
+    tasks: Sequence[FileTask], executor: Executor, memory: int | None, progress: Advance
+) -> list[Written]:
+    """Write files in other processes, and remove what those that were killed left behind."""
+    written = run_elsewhere(
+        write_file,
+        tasks,
+        executor,
+        named=lambda task: task.path.name,
+        at_once=at_once(tasks, memory, len(tasks)),
+        done=lambda task: progress(task.bytes),
+    )
+    for folder in {task.path.parent for task in tasks}:
+        for part in folder.glob(".*.part"):
+            part.unlink(missing_ok=True)
+    return written
 
 
 @contextmanager

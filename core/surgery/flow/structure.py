@@ -73,7 +73,7 @@ def source_given(given: str, known: Registry) -> Source:
     name, colon, option = given.partition(":")
     if colon and not Path(given).exists():
         return _source(known.source(name), option, given)
-    readers = [name for name in known.names("source") if _option(known.source(name)) == "path"]
+    readers = [name for name in known.names("source") if _reads_any(known.source(name))]
     if len(readers) != 1:
         found = f"{len(readers)} sources that can: {', '.join(readers) or 'none'}"
         raise PatientError(given, "one source that reads folders", found, "write SOURCE:PATH")
@@ -85,6 +85,11 @@ def _of_recipe(recipe: str, known: Registry, weights: bool) -> Patient:
     if found.patient is None:
         raise RecipeError(f"{found.name}: patient", "a source", "nothing", "name a folder instead")
     return _of_source(found.patient, weights)
+
+
+def _reads_any(source: type[Source]) -> bool:
+    """Tell whether a source reads any folder that it is given."""
+    return _option(source) == "path" and not source.explicit
 
 
 def _option(source: type[Source]) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +39,14 @@ class Engine:
         executor: where files are written; threads of this process if None.
         progress: called with each number of bytes written.
         total: called with the number of bytes to write, before the first.
+        link: False to copy unchanged files of the base; True lets them share its bytes.
     """
 
     memory: int | None = None
     executor: Executor | None = None
     progress: Advance = lambda count: None
     total: Advance = lambda count: None
+    link: bool = True
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,7 @@ def write_output(
     if contents.whole is not None:
         journal = _of_whole(journal, contents.whole.source, operation, folder)
         tasks = _whole(contents.whole, operation, values, journal, folder)
+        tasks = [replace(task, way="auto" if engine.link else "copy") for task in tasks]
     changed = changed_task(operation, journal, values, folder)
     engine.total(sum(task.bytes for task in (*tasks, changed)))
     written = write_files(
@@ -222,10 +225,13 @@ def _whole(
 
 def _of_whole(journal: Journal, source: Source, operation: Operation, folder: Path) -> Journal:
     """Let the journal say that all tensors are here, and keep what the base is built from."""
-    changed = bool(operation.plan.edits_of(SetConfig, ChangeTokenizer))
+    outline = source.outline()
+    changed = bool(outline or operation.plan.edits_of(SetConfig, ChangeTokenizer))
     if changed:
         (folder / STRUCTURE).mkdir(parents=True)
         _copy(source, folder / STRUCTURE)
+    for name, text in outline.items():
+        (folder / STRUCTURE / name).write_text(text, encoding="utf-8")
     here = source.moved(".")
     whole = {
         "source": here.name,

@@ -21,6 +21,8 @@ from surgery.hooks.specs import PROJECT
 DISABLE = "SURGERY_DISABLE_PLUGINS"
 """Environment variable: distributions to leave out, separated by commas."""
 
+_LOCAL = "surgery_local_"
+
 _T = TypeVar("_T")
 
 
@@ -102,10 +104,16 @@ def load_file(path: Path) -> Plugin:
     except OSError as error:
         raise PluginError(where, "a Python file", error.strerror or "no file") from None
     place = sha256(str(path.resolve()).encode()).hexdigest()[:8]
-    module, reason = guarded(partial(_run, path, f"surgery_local_{place}_{digest}"))
+    module, reason = guarded(partial(_run, path, f"{_LOCAL}{place}_{digest}"))
     if module is None:
         raise PluginError(where, "a file that can be imported", reason)
     return Plugin(path.name, f"sha256:{digest}", str(path), module)
+
+
+def local_files() -> dict[str, Path]:
+    """Give the files of the local plugins that this process has loaded, by module name."""
+    found = {name: module for name, module in sys.modules.items() if name.startswith(_LOCAL)}
+    return {n: Path(file).resolve() for n, m in found.items() if (file := m.__file__)}
 
 
 def guarded(call: Callable[[], _T]) -> tuple[_T | None, str]:

@@ -8,6 +8,8 @@ from typing import Any, TypeAlias
 
 from surgery.errors import ConflictError
 from surgery.operate.edits import (
+    AddTensor,
+    DropTensor,
     Edit,
     Extend,
     Place,
@@ -40,8 +42,10 @@ def _(edit: Extend) -> Iterator[Claim]:
             yield "trainable", f"{edit.path}.{leaf}", new.trainable
 
 
-@claims_of.register
-def _(edit: Rewrite) -> Iterator[Claim]:
+@claims_of.register(Rewrite)
+@claims_of.register(AddTensor)
+@claims_of.register(DropTensor)
+def _(edit: Rewrite | AddTensor | DropTensor) -> Iterator[Claim]:
     yield "tensor", edit.name, object()
 
 

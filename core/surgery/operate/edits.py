@@ -128,12 +128,15 @@ class Place:
         module: the module, all of its tensors on meta.
         values: for every tensor of ``module``, by name relative to it, where its values come from.
         trainable: relative names of the parameters that take gradients; None for all.
+        beside: True for a module that no plain model has, whatever its configuration says; a
+            whole model keeps its tensors apart, as those of extensions.
     """
 
     path: str
     module: nn.Module
     values: Mapping[str, Value]
     trainable: frozenset[str] | None = None
+    beside: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +168,30 @@ class Rewrite:
     dtype: str
     value: Value
     attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class AddTensor:
+    """Give a module a tensor under a name that is free there.
+
+    Attributes:
+        name: dotted name; the module must exist.
+        tensor: the tensor.
+    """
+
+    name: str
+    tensor: NewTensor
+
+
+@dataclass(frozen=True, slots=True)
+class DropTensor:
+    """Take one name of a tensor out of the model.
+
+    Attributes:
+        name: dotted name of the parameter or buffer.
+    """
+
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +275,8 @@ Edit: TypeAlias = (
     | Place
     | Remove
     | Rewrite
+    | AddTensor
+    | DropTensor
     | SetTrainable
     | HoldEval
     | SetConfig

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 from torch import Tensor, nn
 
 from surgery.errors import SurgeryError
-from surgery.operate.edits import Derive, Keep, SetConfig, Value
+from surgery.operate.edits import Derive, Keep, Place, SetConfig, Value
 from surgery.operate.patient import Patient
 
 Undo: TypeAlias = Callable[[], object]
@@ -43,6 +43,16 @@ def holders_of_tensor(model: nn.Module, tensor: Tensor) -> Iterator[tuple[nn.Mod
                     yield module, name
 
 
+def holders_of_module(model: nn.Module, child: nn.Module) -> list[tuple[nn.Module, str]]:
+    """Give every place that holds a module: the one above it, and its name there."""
+    return [
+        (module, name)
+        for module in model.modules()
+        for name, held in module._modules.items()
+        if held is child
+    ]
+
+
 def tensors_by_identity(
     root: nn.Module,
 ) -> list[tuple[Tensor, list[str], list[tuple[nn.Module, str]]]]:
@@ -58,6 +68,25 @@ def tensors_by_identity(
     return list(found.values())
 
 
+def tensors_with_values(
+    edit: Place,
+) -> list[tuple[Tensor, list[str], list[tuple[nn.Module, str]]]]:
+    """Give the tensors of a module that is placed, as ``tensors_by_identity`` does.
+
+    Raises:
+        SurgeryError: one has no value, or there is a value without a tensor.
+    """
+    found = tensors_by_identity(edit.module)
+    known = {names[0] for _, names, _ in found}
+    unknown = set(edit.values) - {name for _, names, _ in found for name in names}
+    missing = known - set(edit.values)
+    if unknown or missing:
+        raise SurgeryError(
+            edit.path, "a value for every tensor", f"unknown {unknown}, missing {missing}"
+        )
+    return found
+
+
 def set_child(parent: nn.Module, leaf: str, child: nn.Module | None) -> Undo:
     """Put a module below another, or take it away."""
     table: dict[str, Any] = parent._modules
@@ -66,6 +95,14 @@ def set_child(parent: nn.Module, leaf: str, child: nn.Module | None) -> Undo:
         del table[leaf]
     else:
         table[leaf] = child
+    return lambda: restore_table(table, before)
+
+
+def drop_tensor(module: nn.Module, leaf: str) -> Undo:
+    """Take a tensor away from a module that has it."""
+    table: dict[str, Any] = module._buffers if leaf in module._buffers else module._parameters
+    before = dict(table)
+    del table[leaf]
     return lambda: restore_table(table, before)
 
 

@@ -38,11 +38,13 @@ class Source(BaseModel):
 
     Attributes:
         name: what a recipe writes under ``patient.source``.
+        explicit: True where a folder is read by this source only when somebody says so.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     name: ClassVar[str]
+    explicit: ClassVar[bool] = False
 
     @abstractmethod
     def build(self) -> Patient:
@@ -67,6 +69,14 @@ class Source(BaseModel):
     @abstractmethod
     def companions(self) -> Mapping[str, Path]:
         """Give the files that travel with a checkpoint unchanged, by file name."""
+
+    def outline(self) -> Mapping[str, str]:
+        """Give files from which the structure is built where other weights lie.
+
+        Returns:
+            Their texts by file name; empty where the companions are enough.
+        """
+        return {}
 
     def naming(self, model: nn.Module, stored: Iterable[str]) -> Naming:
         """Say how the base's files name the tensors of a model; by default as the model does.

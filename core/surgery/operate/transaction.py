@@ -13,8 +13,10 @@ from surgery.errors import ConflictError, SurgeryError, did_you_mean
 from surgery.operate.behaviour import HeldInEval
 from surgery.operate.dtypes import dtype_of
 from surgery.operate.edits import (
+    AddTensor,
     ChangeTokenizer,
     Detach,
+    DropTensor,
     Edit,
     Extend,
     HoldEval,
@@ -29,6 +31,8 @@ from surgery.operate.edits import (
 )
 from surgery.operate.extending import attach, take
 from surgery.operate.holders import (
+    drop_tensor,
+    holders_of_module,
     holders_of_tensor,
     owner_of,
     restore_modes,
@@ -36,7 +40,7 @@ from surgery.operate.holders import (
     set_child,
     set_tensor,
     sources,
-    tensors_by_identity,
+    tensors_with_values,
 )
 from surgery.operate.patient import Patient
 from surgery.operate.slots import Base, Origin, Slot
@@ -118,8 +122,6 @@ class Transaction:
         self._undo.append(attach(module, edit, edit.behaviour()))
         device = self._device_near(module)
         for name, new in edit.tensors.items():
-            if name in module._parameters or name in module._buffers:
-                raise ConflictError(f"{edit.path}.{name}", "a free name", "a tensor of that name")
             self._add(module, name, f"{edit.path}.{name}", new, device)
         for name, other in edit.shares.items():
             self._share(module, name, other)
@@ -128,9 +130,23 @@ class Transaction:
     def _detach(self, edit: Detach) -> None:
         self._undo.append(take(self._module(edit.path), edit.path, edit.name))
 
+    @_place.register
+    def _insert(self, edit: AddTensor) -> None:
+        module, leaf = self._holder(edit.name)
+        self._add(module, leaf, edit.name, edit.tensor, self._device_near(module))
+        self.reshaped = True
+
+    @_place.register
+    def _drop(self, edit: DropTensor) -> None:
+        self.origin(edit.name)
+        self._undo.append(drop_tensor(*self._holder(edit.name)))
+        self.reshaped = True
+
     def _add(
         self, module: nn.Module, leaf: str, name: str, new: NewTensor, device: Any = None
     ) -> None:
+        if leaf in module._parameters or leaf in module._buffers:
+            raise ConflictError(name, "a free name", "a tensor of that name")
         slot = self._slot(name, new.shape, new.dtype, new.value)
         empty = torch.empty(new.shape, dtype=dtype_of(new.dtype), device=_META)
         slot.trainable, slot.buffer = new.trainable and not new.buffer, new.buffer
@@ -153,7 +169,8 @@ class Transaction:
     def _put(self, edit: Place) -> None:
         parent, leaf = self._holder(edit.path)
         old = parent._modules.get(leaf)
-        holders = self._holders_of(old) if old is not None else [(parent, leaf)]
+        held = None if old is None else holders_of_module(self.patient.model, old)
+        holders = held or [(parent, leaf)]
         slots = list(self._slots_of(edit))
         device = self._device_near(*(m for m in (old, parent) if m is not None))
         for slot, tensor, where in slots:
@@ -164,15 +181,7 @@ class Transaction:
         self._reread()
 
     def _slots_of(self, edit: Place) -> Iterator[tuple[Slot, Tensor, list[tuple[nn.Module, str]]]]:
-        found = tensors_by_identity(edit.module)
-        known = {names[0] for _, names, _ in found}
-        unknown = set(edit.values) - {name for _, names, _ in found for name in names}
-        missing = known - set(edit.values)
-        if unknown or missing:
-            raise SurgeryError(
-                edit.path, "a value for every tensor", f"unknown {unknown}, missing {missing}"
-            )
-        for tensor, names, holders in found:
+        for tensor, names, holders in tensors_with_values(edit):
             full = f"{edit.path}.{names[0]}"
             dtype = str(tensor.dtype).removeprefix("torch.")
             slot = self._slot(full, tuple(tensor.shape), dtype, edit.values[names[0]])
@@ -185,7 +194,7 @@ class Transaction:
 
     @_place.register
     def _remove(self, edit: Remove) -> None:
-        for parent, leaf in self._holders_of(self._module(edit.path)):
+        for parent, leaf in holders_of_module(self.patient.model, self._module(edit.path)):
             self._undo.append(set_child(parent, leaf, None))
         self._reread()
 
@@ -272,20 +281,12 @@ class Transaction:
         return did_you_mean(name, self._modules)
 
     def _reread(self) -> None:
-        self._modules = dict(self.patient.model.named_modules(remove_duplicate=False))
+        self._forget()
         self.reshaped = True
         self._undo.append(self._forget)
 
     def _forget(self) -> None:
         self._modules = dict(self.patient.model.named_modules(remove_duplicate=False))
-
-    def _holders_of(self, child: nn.Module) -> list[tuple[nn.Module, str]]:
-        return [
-            (module, name)
-            for module in self.patient.model.modules()
-            for name, held in module._modules.items()
-            if held is child
-        ]
 
     def _device_near(self, *modules: nn.Module) -> torch.device | None:
         for module in (*modules, self.patient.model):

@@ -64,6 +64,7 @@ def read_recipe(
         patient=patient,
         seed=form.seed,
         output=form.output,
+        check=form.check,
         train=form.train,
         plugins=form.plugins or {},
         name=opened.source,

@@ -9,7 +9,7 @@ from typing import Any
 
 from surgery.operate.source import Source
 from surgery.operate.step import Step
-from surgery.recipe.schema import FORMAT, Output
+from surgery.recipe.schema import FORMAT, CheckForm, Output
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class Recipe:
         patient: the source of what is operated on, or None where the caller brings it.
         seed: seed of everything that is drawn.
         output: what to write, or None; its path is as written, see ``resolve``.
+        check: what to check the result with, or None.
         train: how to train afterwards, not looked into yet, or None.
         plugins: version specifications by distribution.
         name: how errors name the recipe: a file, or ``recipe``.
@@ -32,6 +33,7 @@ class Recipe:
     patient: Source | None = None
     seed: int = 0
     output: Output | None = None
+    check: CheckForm | None = None
     train: Mapping[str, Any] | None = None
     plugins: Mapping[str, str] = field(default_factory=dict)
     name: str = "recipe"
@@ -57,6 +59,8 @@ class Recipe:
                 **self.patient.model_dump(mode="json", by_alias=True),
             }
         data["surgeries"] = [step_data(step) for step in self.steps]
+        if self.check is not None:
+            data["check"] = self.check.model_dump(mode="json", exclude_none=True)
         if self.train is not None:
             data["train"] = dict(self.train)
         return data

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from surgery.anatomy.selector import EVERYWHERE, Selector
+from surgery.anatomy.stated import Stated
 
 FORMAT = 1
 """Version of the recipe format."""
@@ -126,6 +127,31 @@ class Output(Form):
     )
 
 
+class InputForm(Form):
+    """An input of a forward by its shape and dtype."""
+
+    shape: list[Annotated[int, Field(ge=0)]] = Field(description="Sizes of its dimensions.")
+    dtype: _Text | None = Field(
+        None, description="Such as float32; by default int64 for ids, masks and labels."
+    )
+
+
+class CheckForm(Form):
+    """What `surgery check` runs a forward with; nothing is computed."""
+
+    inputs: dict[str, list[Annotated[int, Field(ge=0)]] | InputForm] = Field(
+        {}, description="Shape of each input of forward; what is left out is guessed."
+    )
+
+    def stated(self) -> dict[str, Stated]:
+        """Give the inputs that are meant."""
+        forms = {
+            name: InputForm(shape=one, dtype=None) if isinstance(one, list) else one
+            for name, one in self.inputs.items()
+        }
+        return {name: Stated(tuple(form.shape), form.dtype) for name, form in forms.items()}
+
+
 class RecipeForm(Form):
     """A recipe for model surgery; each entry of ``surgeries`` is a ``StepForm``."""
 
@@ -137,4 +163,5 @@ class RecipeForm(Form):
     patient: dict[str, Any] | None = Field(None, description="What to operate on.")
     surgeries: list[dict[str, Any]] = Field(min_length=1, description="The surgeries, in order.")
     output: Output | None = Field(None, description="What to write.")
+    check: CheckForm | None = Field(None, description="What to check the result with.")
     train: dict[str, Any] | None = Field(None, description="How to train afterwards.")

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from surgery.anatomy.numbers import ranges_text
 from surgery.operate.edits import (
+    AddTensor,
     ChangeTokenizer,
+    DropTensor,
     Extend,
     HoldEval,
     Place,
@@ -118,8 +120,13 @@ def _changes(edit: Any, before: dict[str, Row]) -> Iterator[tuple[str, str]]:
         yield edit.name, f"{was} -> {_shape(edit.shape)} {edit.dtype}"
     elif isinstance(edit, SetTrainable):
         yield edit.name, "trains" if edit.trainable else "frozen"
+    elif isinstance(edit, AddTensor):
+        yield edit.name, f"+ {_shape(edit.tensor.shape)} {edit.tensor.dtype}"
+    elif isinstance(edit, DropTensor):
+        yield edit.name, "removed"
     elif isinstance(edit, Place | Remove | HoldEval):
-        yield edit.path, _WORDS[type(edit)]
+        beside = isinstance(edit, Place) and edit.beside
+        yield edit.path, "added beside" if beside else _WORDS[type(edit)]
     elif isinstance(edit, SetConfig):
         yield f"{edit.of}.{edit.key}", f"= {edit.value!r}"
     elif isinstance(edit, SetAttribute):

@@ -91,16 +91,17 @@ def _image(block: Block, patient: Patient) -> Iterator[Violation]:
         whole = (cells[0] * patch[0], cells[1] * patch[1]) == size
         if fits and whole:
             continue
-        near = grid or cells
-        pixels = f"{near[0] * patch[0]} x {near[1] * patch[1]}"
-        yield Violation(
-            "image size",
-            where,
-            f"{pixels} pixels: {near[0]} x {near[1]} patches of {patch[0]} x {patch[1]}, as "
-            f"{block.table} has",
-            f"{size[0]} x {size[1]} pixels, {cells[0]} x {cells[1]} patches",
-            f"resize the image to {pixels}, or {_REBUILD}",
-        )
+        if grid is None:
+            wanted, mend = f"{len(block.values)} patches, as {block.table} has", _REBUILD
+        else:
+            pixels = f"{grid[0] * patch[0]} x {grid[1] * patch[1]}"
+            wanted = (
+                f"{pixels} pixels: {grid[0]} x {grid[1]} patches of {patch[0]} x {patch[1]}, as "
+                f"{block.table} has"
+            )
+            mend = f"resize the image to {pixels}, or {_REBUILD}"
+        found = f"{size[0]} x {size[1]} pixels, {cells[0]} x {cells[1]} patches"
+        yield Violation("image size", where, wanted, found, mend)
 
 
 def _sizes(block: Block, patient: Patient) -> Iterator[tuple[str, Size]]:

@@ -46,7 +46,7 @@ class Block:
 
         A complex table is described by ``input_size``, columns first. Positions say it by their
         values, columns running fastest; on meta they have none, and in half precision neighbours
-        may be equal.
+        may be equal, so there the configuration says it, if it speaks of as many patches.
         """
         if self.kind == "complex":
             columns, rows = self.attention.input_size
@@ -54,8 +54,20 @@ class Block:
         if self.kind == "positions" and self.values.element_size() >= 4 and not self.values.is_meta:
             columns = int((self.values[:, 1] == self.values[0, 1]).sum())
             return len(self.values) // columns, columns
+        if self.kind == "positions":
+            return self._stated()
         ends = [getattr(self.attention, name, None) for name in ("end_y", "end_x")]
         return None if None in ends else (int(str(ends[0])), int(str(ends[1])))
+
+    def _stated(self) -> tuple[int, int] | None:
+        """Give the grid that the configuration states, where the table has as many rows."""
+        config = getattr(self.attention, "config", None)
+        sides = [getattr(config, name, None) for name in ("image_size", "patch_size")]
+        (width, height), (wide, high) = (
+            (0, 0) if s is None else (s, s) if isinstance(s, int) else tuple(s) for s in sides
+        )
+        found = (height // high, width // wide) if wide and high else (0, 0)
+        return found if found[0] * found[1] == len(self.values) else None
 
 
 _TABLES: tuple[tuple[str, str, Kind], ...] = (

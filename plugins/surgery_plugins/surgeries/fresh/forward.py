@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from surgery.anatomy.inputs import guesses
-from surgery.anatomy.observe import observe
-from surgery.anatomy.stand_in import twin
 from surgery.errors import RefusedError
 from surgery_plugins.surgeries.fresh.build import build
 
@@ -36,6 +33,10 @@ def check_forward(made: Change, name: str) -> None:
 
 def _failure(model: nn.Module) -> str:
     """Give why no forward runs on meta; an empty text where one does."""
+    from surgery.anatomy.inputs import guesses
+    from surgery.anatomy.observe import observe
+    from surgery.anatomy.stand_in import twin
+
     copy, failure = twin(model), "no inputs can be guessed"
     for guess in guesses(copy):
         failure = observe(copy, guess).failure

@@ -10,7 +10,6 @@ from pydantic import Field, model_validator
 
 from surgery.anatomy.site import Site
 from surgery.errors import RefusedError
-from surgery.operate.behaviour import base_parameters
 from surgery.operate.edits import Derive, Edit, Init, Rewrite, SetAttribute, Value
 from surgery.operate.surgery import Surgery
 from surgery_plugins.surgeries.fresh.build import build, buildable
@@ -142,7 +141,9 @@ def _check_rows(one: Changed, labels: int) -> None:
 
 def _reset(sites: Sequence[Site], patient: Patient) -> Iterator[Rewrite]:
     """Draw every parameter at and below the sites anew."""
+
     from surgery.anatomy.stand_in import twin
+    from surgery.operate.behaviour import base_parameters
 
     anew = buildable(patient)
     model = build(patient, patient.config) if anew else twin(patient.model)
