@@ -8,6 +8,7 @@ import json
 import pkgutil
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
+from os import cpu_count, getloadavg
 from pathlib import Path
 from platform import machine, processor, python_version
 from subprocess import run
@@ -15,7 +16,7 @@ from subprocess import run
 import bench
 
 RESULTS = Path(__file__).parent / "results"
-HELPERS = {"__main__", "rounds"}
+HELPERS = {"__main__", "checkpoint", "peers", "process", "rounds"}
 
 
 def main() -> None:
@@ -30,9 +31,10 @@ def main() -> None:
     if unknown or not (options.names or options.all):
         parser.error(f"choose from {', '.join(names)}")
     for name in names if options.all else options.names:
+        load = [round(number, 1) for number in getloadavg()]
         result = importlib.import_module(f"bench.{name}").run(quick=options.quick)
         _print(name, result)
-        _write(name, {**_stamp(), "quick": options.quick, **result})
+        _write(name, {**_stamp(), "load": load, "quick": options.quick, **result})
 
 
 def _print(name: str, result: dict) -> None:
@@ -49,6 +51,7 @@ def _stamp() -> dict:
         "date": date.today().isoformat(),
         "commit": commit.stdout.strip(),
         "machine": f"{machine()} {processor()}".strip(),
+        "cores": cpu_count(),
         "versions": {"python": python_version(), **_versions()},
     }
 

@@ -1,4 +1,4 @@
-"""A synthetic Llama checkpoint in shards, its tokenizer, an adapter, and the recipes to run on it."""
+"""A synthetic Llama checkpoint in shards, its tokenizer, an adapter, and recipes for it."""
 
 from __future__ import annotations
 

@@ -71,8 +71,7 @@ def measure(command: Sequence[str], environment: Mapping[str, str] | None = None
         if process.returncode:
             output.seek(0)
             raise CommandError(output.read().decode(errors="replace").strip()[-_LAST:])
-    rss = max(peaks[0], used.ru_maxrss / 1e3 * 1.024)
-    return Cost(wall, used.ru_utime + used.ru_stime, rss, peaks[1])
+    return Cost(wall, used.ru_utime + used.ru_stime, *peaks)
 
 
 def _memory(root: int) -> tuple[float, float]:
@@ -84,7 +83,8 @@ def _memory(root: int) -> tuple[float, float]:
         except OSError:
             continue
         fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
-        resident += int(fields.get("VmRSS", "0 kB").split()[0])
+        kind = "VmHWM" if pid == root else "VmRSS"  # the kernel saw the first one's own peak
+        resident += int(fields.get(kind, "0 kB").split()[0])
         anonymous += int(fields.get("RssAnon", "0 kB").split()[0])
     return resident * 1.024e-3, anonymous * 1.024e-3
 
@@ -105,21 +105,23 @@ def compare(
     count: int,
     after: Callable[[], object],
     environment: Mapping[str, str] | None = None,
+    warm: bool = True,
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """Run each command once per round, the disk at rest before each; one round is not counted.
+    """Run each command once per round, the disk at rest before each.
 
     Args:
         commands: what to run, by name.
         count: how many rounds are counted.
         after: called after each command, to remove what it wrote.
         environment: variables to set for all.
+        warm: True for one more round before, which is not counted.
 
     Returns:
         A row of medians, and of least and most, for each; and why a command could not run.
     """
     costs: dict[str, list[Cost]] = {name: [] for name in commands}
     failures: dict[str, str] = {}
-    for number in range(count + 1):
+    for number in range(-warm, count):
         for name in [name for name in commands if name not in failures]:
             os.sync()
             try:
@@ -129,7 +131,7 @@ def compare(
                 continue
             finally:
                 after()
-            if number:
+            if number >= 0:
                 costs[name].append(cost)
     return [{"what": name, **_row(found)} for name, found in costs.items() if found], failures
 

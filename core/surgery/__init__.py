@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from surgery.hooks.specs import hookimpl as hookimpl
     from surgery.operate.patient import Patient as Patient
     from surgery.operate.surgery import Surgery as Surgery
+    from surgery.training.run import train as train
 
 _PLACES = {
     "Anatomy": "surgery.anatomy.site",
@@ -31,6 +32,7 @@ _PLACES = {
     "hookimpl": "surgery.hooks.specs",
     "load": "surgery.flow.load",
     "plan": "surgery.flow.memory",
+    "train": "surgery.training.run",
     "walk": "surgery.anatomy.walk",
 }
 __all__ = sorted(_PLACES)

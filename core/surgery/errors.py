@@ -124,6 +124,12 @@ class IntegrityError(SurgeryError):
     exit_status = 4
 
 
+class DriftError(SurgeryError):
+    """Report something that is no longer what a recipe's lock says."""
+
+    code = "drift"
+
+
 class TrainingError(SurgeryError):
     """Report a training that would teach nothing, or cannot go on."""
 

@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING
 from surgery.hooks.specs import hookimpl
 
 if TYPE_CHECKING:
+    from surgery.operate.attachment import Attachment
+    from surgery.operate.data import Data
     from surgery.operate.doctor import Doctor
+    from surgery.operate.engine import Engine
     from surgery.operate.exporter import Exporter
     from surgery.operate.family import Family
     from surgery.operate.importer import Importer
     from surgery.operate.initialiser import Initialiser
+    from surgery.operate.objective import Objective
     from surgery.operate.source import Source
     from surgery.operate.surgery import Surgery
 
@@ -21,14 +25,20 @@ if TYPE_CHECKING:
 def surgery_surgeries() -> Sequence[type[Surgery]]:
     """Give the built-in surgeries."""
     from surgery.operate.merge import Merge
+    from surgery_plugins.surgeries.attach import Attach
+    from surgery_plugins.surgeries.cast import Cast
     from surgery_plugins.surgeries.freeze import Freeze, Unfreeze
+    from surgery_plugins.surgeries.fuse import Fuse, Unfuse
     from surgery_plugins.surgeries.head import Head
+    from surgery_plugins.surgeries.layers import Layers
     from surgery_plugins.surgeries.lora import Lora, LoraCombine
     from surgery_plugins.surgeries.patch_embed import PatchEmbed
     from surgery_plugins.surgeries.peft_bridge import Peft
     from surgery_plugins.surgeries.pos_embed import PosEmbed
     from surgery_plugins.surgeries.resampler import Resampler
     from surgery_plugins.surgeries.rope import Rope
+    from surgery_plugins.surgeries.swap import Swap
+    from surgery_plugins.surgeries.tensors import Tensors
     from surgery_plugins.surgeries.tokens.surgery import Tokens
     from surgery_plugins.surgeries.untie import Untie
 
@@ -46,6 +56,13 @@ def surgery_surgeries() -> Sequence[type[Surgery]]:
         PosEmbed,
         PatchEmbed,
         Head,
+        Layers,
+        Fuse,
+        Unfuse,
+        Swap,
+        Tensors,
+        Attach,
+        Cast,
     )
 
 
@@ -54,8 +71,9 @@ def surgery_sources() -> Sequence[type[Source]]:
     """Give the built-in sources."""
     from surgery_plugins.sources.demo import DemoSource
     from surgery_plugins.sources.hf import HfSource
+    from surgery_plugins.sources.tensors import TensorsSource
 
-    return (HfSource, DemoSource)
+    return (HfSource, DemoSource, TensorsSource)
 
 
 @hookimpl
@@ -72,6 +90,14 @@ def surgery_initialisers() -> Sequence[type[Initialiser]]:
     from surgery_plugins.surgeries.lora.initialisers.loftq import Loftq
 
     return (Kaiming, Gaussian, Orthonormal, Orthogonal, Pissa, Olora, Loftq, Eva)
+
+
+@hookimpl
+def surgery_attachments() -> Sequence[type[Attachment]]:
+    """Give the built-in modules to be placed beside a model."""
+    from surgery_plugins.surgeries.attach.kinds import BUILT_IN
+
+    return BUILT_IN
 
 
 @hookimpl
@@ -101,7 +127,43 @@ def surgery_importers() -> Sequence[Importer]:
 @hookimpl
 def surgery_families() -> Sequence[Family]:
     """Give the built-in families."""
+    from surgery_plugins.families.chat import InternVLChat
+    from surgery_plugins.families.sam2 import Sam2
     from surgery_plugins.families.sam3 import Sam3
     from surgery_plugins.families.vlm import VisionLanguage
 
-    return (VisionLanguage(), Sam3())
+    return (VisionLanguage(), InternVLChat(), Sam2(), Sam3())
+
+
+@hookimpl
+def surgery_objectives() -> Sequence[type[Objective]]:
+    """Give the built-in objectives."""
+    from surgery_plugins.objectives.causal_lm import CausalLm
+    from surgery_plugins.objectives.classification import Classification
+    from surgery_plugins.objectives.contrastive import Contrastive
+    from surgery_plugins.objectives.pseudo_gumbel import PseudoGumbel
+    from surgery_plugins.objectives.segmentation import Segmentation
+
+    return (CausalLm, Classification, Contrastive, Segmentation, PseudoGumbel)
+
+
+@hookimpl
+def surgery_data() -> Sequence[type[Data]]:
+    """Give the built-in data sets."""
+    from surgery_plugins.data.arrow import Arrow, Parquet
+    from surgery_plugins.data.cldr_names import CldrNames
+    from surgery_plugins.data.csv_table import Csv
+    from surgery_plugins.data.image_text import ImageText
+    from surgery_plugins.data.images import ImageMask
+    from surgery_plugins.data.jsonl import Jsonl
+    from surgery_plugins.data.text_pairs import TextPairs
+
+    return (Jsonl, Csv, Parquet, Arrow, TextPairs, CldrNames, ImageMask, ImageText)
+
+
+@hookimpl
+def surgery_engines() -> Sequence[type[Engine]]:
+    """Give the built-in engines of training."""
+    from surgery_plugins.engines.hf_trainer import HfTrainer
+
+    return (HfTrainer,)

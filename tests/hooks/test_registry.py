@@ -70,23 +70,34 @@ class Fam(Family):
     name = "acme-fam"
     roles = ("acme.role",)
     def matches(self, model): return False
-class Thing: name = "acme-thing"
+from surgery.operate.objective import Objective
+from surgery.operate.data import Data
+class Goal(Objective):
+    name: ClassVar[str] = "acme-thing"
+    def encode(self, sample, patient, random): return {}
+    def collate(self, encoded, patient): return {}
+    def weight(self, batch): return 1.0
+    def step(self, model, batch): ...
+class Rows(Data):
+    name: ClassVar[str] = "acme-thing"
+    def open(self): return []
 fam = Fam()
 @hookimpl
 def surgery_sources(): return (Src,)
 @hookimpl
 def surgery_families(): return [fam]
 @hookimpl
-def surgery_objectives(): return [Thing]
+def surgery_objectives(): return [Goal]
 @hookimpl
-def surgery_data(): return [Thing]
+def surgery_data(): return [Rows]
 """
     )
     distribution(site, "acme", code)
     found = registry(environment={})
     assert faults(found) == []
     assert found.source("acme-src").name == "acme-src"
-    assert found.objective("acme-thing") is found.data("acme-thing")
+    assert found.objective("acme-thing").__name__ == "Goal"
+    assert found.data("acme-thing")(weight=2.0).weight == 2.0
     assert "acme-fam" in [family.name for family in found.families()]
     assert found.roles()[: len(ROLES)] == ROLES
     assert found.roles()[-1] == "acme.role"

@@ -90,6 +90,16 @@ def test_modules_held_in_eval_mode_stay_there_and_adapters_in_them_train(model: 
     assert model.body[2].training
 
 
+def test_all_modules_stay_in_eval_mode_whatever_raw_parameters_there_are() -> None:
+    model = nn.TransformerEncoderLayer(4, 2, 8)
+    surgery.apply(model, {"use": "freeze", "with": {"eval_mode": True}})
+    model.train()
+    assert not any(module.training for module in model.modules())
+    raw = {"use": "freeze", "at": {"path": "self_attn.in_proj_weight"}, "with": {"eval_mode": True}}
+    with pytest.raises(RefusedError, match="raw parameters alone"):
+        surgery.apply(nn.TransformerEncoderLayer(4, 2, 8), raw)
+
+
 def test_rows_of_an_embedding_train_alone_and_its_tied_head_sees_them(model: Small) -> None:
     base = model.embed.weight.detach().clone()
     answer = model(IDS)

@@ -48,7 +48,7 @@ def readable(text: str) -> bool:
         STEP + "{use: lora, with: {init: pissa, limit: x, nested: {depth: 2}}}\n",
         STEP + "{use: lora, at: {layers: [1, '2-3'], exclude: [a, {role: mlp}]}, expect: 1}\n",
         STEP + "{use: acme/resize, with: {size: 3}}\n",
-        GOOD + "train: {anything: [1]}\nplugins: {acme: '>=1'}\n",
+        GOOD + "plugins: {acme: '>=1'}\n",
         GOOD.replace("hf, path: ./base", "disk, file: x"),
     ],
 )

@@ -195,7 +195,7 @@ def assert_as_fresh(model: Any) -> None:
 
 def _unlike(one: nn.Module, other: nn.Module) -> dict[str, Any]:
     """Give the plain attributes that differ, but for where the weights came from."""
-    names = ("name_or_path", "_is_hf_initialized")
+    names = ("name_or_path", "_is_hf_initialized", "_output_capturing_hooks_installed")
     found = attributes(one, other)
     return {name: v for name, v in found.items() if name.rpartition(".")[2] not in names}
 

@@ -6,16 +6,14 @@ import os
 import pickle
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import Executor, Future
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-import surgery
 from surgery.checkpoint.header import read_header
 from surgery.checkpoint.tensors import TensorReader
 from surgery.checkpoint.writer import write_tensors
@@ -31,71 +29,20 @@ from surgery.errors import (
 )
 from surgery.flow.executors import Processes, executor_of
 from surgery.flow.jobs import pack, run_elsewhere, run_packed
-from surgery.flow.shards import FileTask, Piece, write_files
+from surgery.flow.shards import write_files
 from surgery.flow.write import Engine
 from surgery.hooks.discover import load_file
-from surgery.hooks.registry import registry
-from surgery.operate.edits import Derive, Init
-from surgery.operate.fill import read_live
 from surgery.operate.slots import compute
-from surgery.operate.values import Made
-from tests.resampler.kit import SIZES
-from tests.resampler.kit import llava as llava_of_resampler
-from tests.rope import kit as rope
-from tests.stream.models import MODELS, save
+from tests.stream.models import save
+from tests.stream.tasks import (
+    Odd,
+    assert_complete,
+    compute_nothing,
+    made_task,
+    tasks_with,
+    threads_now,
+)
 from tests.stream.test_equal import STEPS, files, run
-from tests.tokens.kit import patient as with_tokenizer
-
-QV = {"role": ["attention.q", "attention.v"]}
-ADAPTERS = [
-    {"use": "lora", "at": QV, "with": {"rank": 2, "adapter": name, "init": init}}
-    for name, init in (("one", "gaussian"), ("two", "orthogonal"))
-]
-BUILT_IN: dict[str, tuple[Any, list[dict[str, Any]]]] = {
-    "freeze": ("llama", [{"use": "freeze"}]),
-    "unfreeze": ("llama", [{"use": "freeze"}, {"use": "unfreeze", "with": {"rows": "3-5"},
-                           "at": {"path": "model.embed_tokens"}}]),
-    "head": ("vit", [{"use": "head", "with": {"labels": 5}}]),
-    "lora": ("llama", [{"use": "lora", "at": QV, "with": {"dora": True, "rank": 2}}, *(
-        {"use": "lora", "at": {"path": f"**.{place}"},
-         "with": {"rank": 2, "adapter": init, "init": init}, "overlap": True}
-        for init, place in {"pissa": "up_proj", "olora": "down_proj", "loftq": "gate_proj",
-                            "orthogonal": "o_proj", "gaussian": "embed_tokens"}.items())]),
-    "lora-combine": ("llama", [*ADAPTERS, {"use": "lora-combine", "with": {
-        "weights": {"one": 1.0, "two": 0.5}, "into": "new", "how": "ties_svd", "density": 0.5,
-        "rank": 2}}]),
-    "merge": ("llama", [*ADAPTERS, {"use": "merge"}]),
-    "patch_embed": (rope.vit, [{"use": "patch_embed", "with": {"patch_size": 16, "channels": 4}}]),
-    "peft": ("llama", [{"use": "peft", "at": {"path": "**.q_proj"}, "with": {"method": "lokr"}}]),
-    "pos_embed": (rope.vit, [{"use": "pos_embed", "with": {"image_size": 48}}]),
-    "resampler": (llava_of_resampler, [{"use": "resampler", "with": {
-        "kind": "mlp", "sizes": SIZES["mlp"]}}]),
-    "rope": ("llama", [{"use": "rope", "with": {"scaling": {"type": "linear", "factor": 2.0}}}]),
-    "tokens": (with_tokenizer, [{"use": "tokens", "with": {
-        "add": ["<a>", {"content": "<b>", "init": {"text": "the cat"}}], "init": "pieces"}}]),
-    "untie": ("llama tied", [{"use": "untie"}]),
-}  # fmt: skip
-
-
-def patient_of(model: Any) -> Any:
-    return MODELS[model]() if isinstance(model, str) else model()
-
-
-def test_every_built_in_surgery_is_looked_at() -> None:
-    assert set(registry().names("surgery")) == set(BUILT_IN)
-
-
-@pytest.mark.parametrize("name", BUILT_IN)
-def test_values_of_every_surgery_travel_to_another_process(name: str) -> None:
-    model, steps = BUILT_IN[name]
-    applied = surgery.apply(patient_of(model), steps)
-    slots = [s for s in applied.operation.transaction.slots if isinstance(s.value, Init | Derive)]
-    assert slots or name in ("freeze", "rope")
-    for slot in slots:
-        old = [read_live(origin) for origin in slot.sources]
-        form: Any = {"name": slot.name, "shape": slot.shape, "dtype": slot.dtype, "seed": 7}
-        function, value = pickle.loads(pack(compute, slot.value, name).data)
-        assert torch.equal(function(value, old, **form), compute(slot.value, old, **form))
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +58,7 @@ def wanted(base: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def pool() -> Iterator[Executor]:
-    with executor_of("processes:2") as executor:
+    with executor_of("processes:1") as executor:
         assert executor is not None
         yield executor
 
@@ -171,55 +118,21 @@ def test_memory_bounds_what_any_executor_has_under_way(tmp_path: Path) -> None:
         write_files(tasks, memory=tasks[0].memory - 1, executor=counted)
 
 
-@dataclass(frozen=True)
-class Odd:
-    """Fill with ones; wait, fail or die first, the first time."""
-
-    what: str = ""
-    mark: str = ""
-
-    def __call__(self, tensor: torch.Tensor, generator: torch.Generator) -> None:
-        first = bool(self.mark) and not os.path.exists(self.mark)
-        if first:
-            Path(self.mark).write_text(str(os.getpid()))
-        if self.what == "die" and (first or not self.mark):
-            os.kill(os.getpid(), signal.SIGKILL)
-        if self.what == "wait" and first:
-            time.sleep(60)
-        if self.what == "fail":
-            raise ZeroDivisionError("one by zero")
-        if self.what == "refuse":
-            raise Problems("here", [IntegrityError("a", "b", "c"), RecipeError("d", "e", "f")])
-        tensor.fill_(1.0)
-
-
-def made_task(path: Path, fill: Any = Odd()) -> FileTask:  # noqa: B008
-    node = Made("w", (8,), "float32", Init(fill))
-    return FileTask(path, (Piece("w", "float32", (8,), node),))
-
-
-def tasks_with(tmp_path: Path, odd: Odd) -> list[FileTask]:
-    fills = [odd if number == 2 else Odd() for number in range(5)]
-    return [made_task(tmp_path / f"{n}.safetensors", fill) for n, fill in enumerate(fills)]
-
-
-def assert_complete(tasks: Sequence[FileTask]) -> None:
-    folder = tasks[0].path.parent
-    assert {path.name for path in folder.iterdir()} == {task.path.name for task in tasks}
-    for task in tasks:
-        assert torch.equal(TensorReader(task.path).get("w"), torch.ones(8))
-
-
+@pytest.mark.slow
 def test_a_killed_process_costs_nothing_but_time(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     tasks = tasks_with(tmp_path / "out", Odd("die", str(tmp_path / "mark")))
-    with executor_of("processes:2") as pool:
+    with executor_of("processes:1") as pool:
         written = write_files(tasks, executor=pool)
         assert [one.name for one in written] == [task.path.name for task in tasks]
         assert_complete(tasks)
-        endless = tasks_with(tmp_path / "out", Odd("die"))
-        with pytest.raises(SurgeryError, match=r"killed 3 times.*memory"):
-            write_files(endless, executor=pool)
+
+
+@pytest.mark.slow
+def test_processes_that_are_always_killed_are_an_error(tmp_path: Path) -> None:
+    wanted = pytest.raises(SurgeryError, match=r"killed 3 times.*memory")
+    with executor_of("processes:1") as pool, wanted:
+        write_files(tasks_with(tmp_path, Odd("die")), executor=pool)
 
 
 def test_an_error_in_a_process_is_one_clear_error(pool: Executor, tmp_path: Path) -> None:
@@ -269,10 +182,6 @@ def test_values_of_a_local_plugin_are_computed_in_processes(tmp_path: Path, pool
         )  # fmt: skip
 
 
-def compute_nothing(task: object, progress: object) -> None:
-    """Do nothing with a task."""
-
-
 @pytest.mark.parametrize(
     "text", ["", "threads", "threads:0", "threads:x", "processes:-1", "dask", "dask:", "rows:3"]
 )
@@ -283,9 +192,9 @@ def test_a_wrong_executor_is_a_mistake_on_the_command_line(text: str) -> None:
 
 def test_a_missing_cluster_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "distributed", None)
-    with pytest.raises(MissingExtraError, match=r"model-surgery\[cluster\]"):
-        with executor_of("dask:tcp://127.0.0.1:1"):
-            pass
+    wanted = pytest.raises(MissingExtraError, match=r"model-surgery\[cluster\]")
+    with wanted, executor_of("dask:tcp://127.0.0.1:1"):
+        pass
 
 
 @pytest.fixture(scope="module")
@@ -299,6 +208,7 @@ def cluster() -> Iterator[Any]:
         yield running
 
 
+@pytest.mark.slow
 def test_a_cluster_gives_the_same_bytes_by_the_command(
     cluster: Any, base: Path, wanted: dict[str, bytes], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -311,6 +221,7 @@ def test_a_cluster_gives_the_same_bytes_by_the_command(
     assert main(["verify", str(out), "--quiet"]) == 0
 
 
+@pytest.mark.slow
 def test_a_worker_of_a_cluster_that_is_killed_costs_nothing_but_time(
     cluster: Any, tmp_path: Path
 ) -> None:
@@ -334,18 +245,25 @@ def test_a_worker_of_a_cluster_that_is_killed_costs_nothing_but_time(
     assert_complete(tasks)
 
 
+@pytest.mark.slow
 def test_a_task_that_fails_on_a_cluster_is_one_clear_error(cluster: Any, tmp_path: Path) -> None:
-    with executor_of(f"dask:{cluster.scheduler_address}") as executor:
-        with pytest.raises(SurgeryError, match=r"2\.safetensors.*one by zero"):
-            write_files(tasks_with(tmp_path, Odd("fail")), executor=executor)
-        with pytest.raises(SurgeryError, match="Killed"):
-            write_files(tasks_with(tmp_path, Odd("die")), executor=executor)
+    wanted = pytest.raises(SurgeryError, match=r"2\.safetensors.*one by zero")
+    with executor_of(f"dask:{cluster.scheduler_address}") as executor, wanted:
+        write_files(tasks_with(tmp_path, Odd("fail")), executor=executor)
+
+
+@pytest.mark.slow
+def test_workers_of_a_cluster_that_are_always_killed_are_an_error(
+    cluster: Any, tmp_path: Path
+) -> None:
+    wanted = pytest.raises(SurgeryError, match="Killed")
+    with executor_of(f"dask:{cluster.scheduler_address}") as executor, wanted:
+        write_files(tasks_with(tmp_path, Odd("die")), executor=executor)
 
 
 def test_no_cluster_at_an_address_is_said(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="running scheduler"):
-        with executor_of("dask:nothing"):
-            pass
+    with pytest.raises(RecipeError, match="running scheduler"), executor_of("dask:nothing"):
+        pass
 
 
 def test_a_packed_task_runs_on_one_thread(tmp_path: Path) -> None:
@@ -355,11 +273,6 @@ def test_a_packed_task_runs_on_one_thread(tmp_path: Path) -> None:
         assert run_packed(pack(threads_now, None, "x")) == 1
     finally:
         torch.set_num_threads(before)
-
-
-def threads_now(task: object, progress: object) -> int:
-    """Give the number of torch's threads."""
-    return torch.get_num_threads()
 
 
 def test_leftovers_of_killed_workers_are_no_part_of_the_output(

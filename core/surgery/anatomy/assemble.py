@@ -54,10 +54,11 @@ def _place(
     if len(roles & _QKV) > 1 and len(set(rows) & _QKV) > 1:
         roles |= {"attention.qkv"}
     out_axis, in_axis = _axes(reading.origins, parameters.get(site.parameter or ""))
+    whole = len(rows) == 1 and [*rows.values()] == [((0, (*site.shape, 0)[out_axis]),)]
     return replace(
         site,
         roles=frozenset(roles),
-        rows=rows,
+        rows={} if whole else rows,
         layer=layer,
         out_axis=out_axis,
         in_axis=in_axis,

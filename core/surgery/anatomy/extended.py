@@ -12,7 +12,11 @@ EXTENSIONS = "_surgery_extensions"
 """Attribute of an extended module: its ``Extend`` edits by name, in order of placing."""
 
 BASE = "_surgery_base"
-"""Attribute of an extended module's class: the class that it had before."""
+"""Attribute of an extended module's class: the class that it had before, but for behaviours
+without which it cannot run."""
+
+BARE = "_surgery_bare"
+"""Attribute of an extended module's class: the class that it had before, without any behaviour."""
 
 
 def own_tensors(module: nn.Module) -> frozenset[str]:
@@ -22,8 +26,16 @@ def own_tensors(module: nn.Module) -> frozenset[str]:
 
 
 def plain_class(module: nn.Module) -> type[nn.Module]:
-    """Give the class that a module had before it was extended; its own if it was not."""
+    """Give the class that a module had before it was extended; its own if it was not.
+
+    Behaviours without which it cannot run are part of it.
+    """
     return getattr(type(module), BASE, type(module))
+
+
+def bare_class(module: nn.Module) -> type[nn.Module]:
+    """Give the class that a module had before anything was done to it."""
+    return getattr(type(module), BARE, type(module))
 
 
 def extension_counts(model: nn.Module) -> dict[str, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -39,7 +39,24 @@ def stated_inputs(
     if not images:
         found = ", ".join(first) or "no input"
         raise RecipeError("--image-size", "a model that takes images", found)
-    return known | {n: first[n].new_empty((*first[n].shape[:-2], *image)) for n in images}
+    return known | {
+        n: _made((*first[n].shape[:-2], *image), first[n].dtype, "--image-size") for n in images
+    }
+
+
+def apart(model: nn.Module, image: Size) -> dict[str, Any]:
+    """Give the image of a model whose forward takes none though it is its main input, on meta.
+
+    Models for video are such: their forward takes a session that holds the images.
+
+    Args:
+        model: the model.
+        image: height and width in pixels.
+    """
+    name = getattr(model, "main_input_name", None)
+    if name != "pixel_values" or name in inspect.signature(model.forward).parameters:
+        return {}
+    return {name: _made((1, 3, *image), _usual(name, model), "--image-size")}
 
 
 def candidates(
@@ -55,7 +72,8 @@ def candidates(
     Raises:
         RecipeError: nothing is known, and nothing can be guessed.
     """
-    made = [{**_typed(guess, model), **known} for guess in guesses(model)] or [dict(known)]
+    guessed = [_batched(_typed(guess, model), known) for guess in guesses(model)]
+    made = [{**guess, **known} for guess in guessed] or [dict(known)]
     tried = [variant for one in made for variant in (one, _listed(one, fixed))]
     if not any(tried):
         raise RecipeError(
@@ -64,6 +82,18 @@ def candidates(
             "--input NAME=SHAPE",
         )  # fmt: skip
     return _distinct(tried)
+
+
+def _batched(guess: dict[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+    """Give a guess with as many samples as the known inputs have, where they agree on a number."""
+    counts = {len(value) for value in known.values() if isinstance(value, Tensor) and value.dim()}
+    if len(counts) != 1:
+        return guess
+    (count,) = counts
+    return {
+        name: value.new_empty((count, *value.shape[1:])) if isinstance(value, Tensor) else value
+        for name, value in guess.items()
+    }
 
 
 def _listed(inputs: dict[str, Any], fixed: Iterable[str]) -> dict[str, Any]:
@@ -99,7 +129,16 @@ def _empty(name: str, one: Stated, model: nn.Module) -> Tensor:
     if not isinstance(kind, torch.dtype):
         where = f"check.inputs.{name}"
         raise RecipeError(where, "a dtype such as float32 or int64", str(one.dtype))
-    return torch.empty(one.shape, dtype=kind, device="meta")
+    return _made(one.shape, kind, f"check.inputs.{name}")
+
+
+def _made(shape: Sequence[int], dtype: torch.dtype, where: str) -> Tensor:
+    """Give a tensor on meta; one that no machine could address is a mistake of who stated it."""
+    try:
+        return torch.empty(tuple(shape), dtype=dtype, device="meta")
+    except RuntimeError:
+        told = " x ".join(map(str, shape))
+        raise RecipeError(where, "sizes that a tensor can have", told) from None
 
 
 def _usual(name: str, model: nn.Module) -> torch.dtype:
@@ -118,4 +157,3 @@ def _typed(guess: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
         else value
         for name, value in guess.items()
     }
-

@@ -31,6 +31,8 @@ class Rehearsal:
         where: path of the innermost module that was running when it broke off.
         given: the shapes that this module was called with.
         failure: why it broke off, in one line; empty where it ran through.
+        done: how many calls of modules had ended by then.
+        unwritten: True where the model has no forward of its own, only other methods.
     """
 
     inputs: Shapes
@@ -38,6 +40,8 @@ class Rehearsal:
     where: str = ""
     given: tuple[str, ...] = ()
     failure: str = ""
+    done: int = 0
+    unwritten: bool = False
 
 
 def rehearse(model: nn.Module, inputs: Mapping[str, Any]) -> Rehearsal:
@@ -55,9 +59,25 @@ def rehearse(model: nn.Module, inputs: Mapping[str, Any]) -> Rehearsal:
     except Exception as error:
         line = " ".join(str(error).split()) or "no message"
         return Rehearsal(
-            told, {}, running.path, running.given, f"{type(error).__name__}: {line[:300]}"
+            told,
+            where=running.path,
+            given=running.given,
+            failure=f"{type(error).__name__}: {line[:300]}",
+            done=running.done,
+            unwritten=_unwritten(model, error),
         )
     return Rehearsal(told, shapes(_named(outputs)))
+
+
+def _unwritten(model: nn.Module, error: Exception) -> bool:
+    """Tell whether forward itself said that it is not there, and no module or operator did."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    code = getattr(type(model).forward, "__code__", None)
+    return (
+        type(error) is NotImplementedError and frame is not None and frame.tb_frame.f_code is code
+    )
 
 
 def to_meta(value: Any) -> Any:
@@ -101,6 +121,7 @@ class _Running:
     def __init__(self, model: nn.Module) -> None:
         self.paths = {id(module): path for path, module in model.named_modules()}
         self.stack: list[tuple[nn.Module, tuple[Any, ...]]] = []
+        self.done = 0
 
     @contextmanager
     def watched(self) -> Iterator[None]:
@@ -114,6 +135,7 @@ class _Running:
             after.remove()
 
     def _leave(self, module: nn.Module) -> None:
+        self.done += 1
         while self.stack and self.stack.pop()[0] is not module:
             pass
 

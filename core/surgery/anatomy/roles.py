@@ -66,16 +66,19 @@ def _attention(call: Attention, readings: Readings) -> Iterator[str]:
         return  # a learned query over the stream itself: no weight made its keys and values
     parts = {"attention.q": call.q, "attention.k": call.k, "attention.v": call.v}
     for role, known in parts.items():
-        fused = [o for o in known.origins if _shared(o, role, parts) or len(known.origins) > 1]
+        several = len(known.origins) > 1
+        fused = [o for o in known.origins if _shared(o, role, parts) or several]
         for origin in known.origins:
             if origin.kind == "embedding":
                 continue
             rows = rows_at(known, origin) if origin in fused else None
-            if origin in fused and rows is None:
+            if rows == () and several:
+                continue  # it passes by: what arrives is made by the others
+            if origin in fused and not rows:
                 names = ", ".join(sorted(origin.weights))
                 yield f"{names}: the rows of {role} could not be followed"
             for name in origin.weights:
-                readings[name].add(role, _moved(rows, origin))
+                readings[name].add(role, _moved(rows or None, origin))
     for origin in call.proj:
         for name in origin.weights:
             readings[name].add("attention.proj")
@@ -136,7 +139,7 @@ def _gated(glu: tuple[Known, Known], feeding: frozenset[Origin], readings: Readi
     gate, up = glu
     shared = gate.origins & up.origins & feeding
     sides = {"mlp.gate": gate, "mlp.up": up}
-    rows = {(role, o): _moved(rows_at(sides[role], o), o) for role in sides for o in shared}
+    rows = {(role, o): _moved(rows_at(sides[role], o) or None, o) for role in sides for o in shared}
     if any(rows["mlp.gate", o] == rows["mlp.up", o] for o in shared):
         return False
     for role, known in sides.items():

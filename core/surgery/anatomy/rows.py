@@ -22,7 +22,8 @@ def rows_at(known: Known, origin: Origin) -> tuple[RowRange, ...] | None:
         origin: the contraction whose output rows are asked for.
 
     Returns:
-        Half-open ranges, or None where they cannot be followed.
+        Half-open ranges, none where other weights made all of it; None where they cannot be
+        followed.
     """
     if origin.rows is not None:
         return origin.rows
@@ -31,7 +32,7 @@ def rows_at(known: Known, origin: Origin) -> tuple[RowRange, ...] | None:
         if carried is None:
             return None
         found = _distinct(carried, _axis_of(origin)[1])
-    return ranges_of(found[found >= 0].tolist()) or None
+    return ranges_of(found[found >= 0].tolist())
 
 
 def ranges_of(numbers: Iterable[int]) -> tuple[RowRange, ...]:

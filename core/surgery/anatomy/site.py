@@ -167,7 +167,7 @@ class Anatomy:
 
     def _repr_html_(self) -> str:
         """Show the sites as a tree in a notebook."""
-        from surgery.report.tree import anatomy_html
+        from surgery.report.html.anatomy import anatomy_html
 
         return anatomy_html(self)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
@@ -57,9 +57,14 @@ def _restore(table: Any, before: dict[str, Any]) -> None:
     table.update(before)
 
 
-def twin(model: nn.Module) -> nn.Module:
-    """Give a copy of a model whose tensors are on meta; no value is copied and ties hold."""
-    memo: dict[int, Any] = {}
+def twin(model: nn.Module, keep: Iterable[Any] = ()) -> nn.Module:
+    """Give a copy of a model whose tensors are on meta; no value is copied and ties hold.
+
+    Args:
+        model: the model.
+        keep: objects that the copy goes on to share, such as its configuration.
+    """
+    memo: dict[int, Any] = {id(one): one for one in keep}
     for module in model.modules():
         for table in (module._parameters, module._buffers):
             for tensor in table.values():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from surgery.anatomy.extended import own_tensors, plain_class
+from surgery.anatomy.extended import bare_class, own_tensors
 from surgery.anatomy.site import Site
 
 
@@ -24,7 +24,7 @@ def structure(model: nn.Module) -> list[Site]:
                 path,
                 paths[id(module)],
                 parameter=None if weight is None else _join(path, "weight"),
-                types=types_of(plain_class(module)),
+                types=types_of(bare_class(module)),
                 shape=() if weight is None else tuple(weight.shape),
                 tied=None if weight is None else _tied(weight, _join(path, "weight"), names),
             )

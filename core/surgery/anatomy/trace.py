@@ -108,7 +108,8 @@ class Trace(TorchFunctionMode):
             results = (args[0],)
         if not isinstance(results, tuple | list):
             return
-        seen = [known for value in (*args, *kwargs.values()) for known in self._all(value)]
+        values = args[:1] if name in _FORMS else (*args, *kwargs.values())
+        seen = [known for value in values for known in self._all(value)]
         if not seen:
             return
         made_args = tuple(map(self._frozen, args))
@@ -235,6 +236,9 @@ _FRESH = {
     "ones_like", "full_like", "rand_like", "randn_like",
 }  # fmt: skip
 """Functions that take shape and dtype of a tensor, and no value."""
+
+_FORMS = {"view_as", "reshape_as", "expand_as", "type_as"}
+"""Functions that take values of their first tensor, and shape or dtype of another."""
 
 ACTIVATIONS = {
     "relu", "relu_", "gelu", "silu", "silu_", "sigmoid", "sigmoid_", "tanh", "tanh_", "hardswish",

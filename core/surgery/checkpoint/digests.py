@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from hashlib import sha256
-from pathlib import Path
 from typing import Any, TypeAlias
 
+from surgery.checkpoint.reading import File, buffered, open_raw, size_in_bytes
+from surgery.checkpoint.remote import RemoteFile
 from surgery.checkpoint.strict import readable
 
 Progress: TypeAlias = Callable[[int], object]
@@ -20,7 +21,7 @@ _THREADS = 4
 
 
 def digest_files(
-    files: Mapping[str, Path], *, fast: bool = False, progress: Progress | None = None
+    files: Mapping[str, File], *, fast: bool = False, progress: Progress | None = None
 ) -> dict[str, dict[str, Any]]:
     """Give the size in bytes and the sha256 in hexadecimal of files.
 
@@ -29,30 +30,111 @@ def digest_files(
         fast: give sizes only; the key ``sha256`` is absent then.
         progress: called with each number of bytes that was hashed, from several threads.
 
+    A file behind a URL is not read for this. Its digest is what its server says of it, ``url`` and
+    ``mark``; the sha256 of its ``header`` if it is of safetensors; and the sha256 of its bytes
+    only where a manifest beside it says one.
+
     Returns:
         For each name, in the order given: ``{"size": n, "sha256": hex}``.
 
     Raises:
         IntegrityError: a file is missing or cannot be read.
+        PatientError: a server fails.
     """
     if fast:
         return {name: {"size": _size(path)} for name, path in files.items()}
     with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
-        found = pool.map(partial(_digest, progress=progress), files.values())
+        found = pool.map(partial(_of, progress=progress), files.values())
         return dict(zip(files, found, strict=True))
 
 
-def _size(path: Path) -> int:
+def changed_files(
+    files: Mapping[str, File],
+    known: Mapping[str, Mapping[str, Any]],
+    *,
+    fast: bool = False,
+    progress: Progress | None = None,
+) -> list[str]:
+    """Name the files that are not those that digests were made of, missing and extra ones too.
+
+    Args:
+        files: the files by name.
+        known: what :func:`digest_files` gave.
+        fast: compare sizes alone.
+        progress: called with each number of bytes that was hashed, from several threads.
+
+    Raises:
+        IntegrityError: a file cannot be read.
+        PatientError: a server fails.
+    """
+    both = sorted(files.keys() & known.keys())
+    with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
+        same = pool.map(lambda name: is_same(files[name], known[name], fast, progress), both)
+        kept = {name for name, holds in zip(both, same, strict=True) if holds}
+    return sorted((files.keys() | known.keys()) - kept)
+
+
+def is_same(
+    file: File, known: Mapping[str, Any], fast: bool = False, progress: Progress | None = None
+) -> bool:
+    """Tell whether a file is the one that a digest was made of, as far as that digest tells.
+
+    A file behind the URL of the digest is the same where its server says so, and its header is;
+    one that lies elsewhere now is read, whole where the digest has a sha256 of all bytes.
+
+    Args:
+        file: the file.
+        known: what :func:`digest_files` gave.
+        fast: compare sizes alone.
+        progress: called with each number of bytes that was hashed.
+
+    Raises:
+        IntegrityError: the file is missing or cannot be read.
+        PatientError: a server fails.
+    """
+    if fast or known.get("size") != _size(file):
+        return known.get("size") == _size(file)
+    if isinstance(file, RemoteFile) and file.mark and known.get("url") == file.url:
+        return bool(known.get("mark") == file.mark) and _same_header(file, known)
+    if "sha256" in known:
+        return bool(known["sha256"] == _digest(file, progress)["sha256"])
+    return "header" in known and _same_header(file, known)
+
+
+def _same_header(file: File, known: Mapping[str, Any]) -> bool:
+    return "header" not in known or known["header"] == _header(file)
+
+
+def _size(file: File) -> int:
     """Give the size of a file in bytes."""
-    with readable(path):
-        return path.stat().st_size
+    with readable(str(file)):
+        return size_in_bytes(file)
 
 
-def _digest(path: Path, progress: Progress | None) -> dict[str, Any]:
+def _header(file: File) -> str:
+    """Give the sha256 of the header of a safetensors file, its length included."""
+    with readable(str(file)), buffered(file) as stream:
+        length = stream.read(8)
+        return sha256(length + stream.read(int.from_bytes(length, "little"))).hexdigest()
+
+
+def _said(file: RemoteFile) -> dict[str, Any]:
+    """Give the digest of a file behind a URL, which is not read but for its header."""
+    found: dict[str, Any] = {"size": file.size, "url": file.url}
+    found |= {"mark": file.mark} if file.mark else {}
+    found |= {"sha256": file.sha256} if file.sha256 else {}
+    return found | ({"header": _header(file)} if file.suffix == ".safetensors" else {})
+
+
+def _of(file: File, progress: Progress | None) -> dict[str, Any]:
+    return _said(file) if isinstance(file, RemoteFile) else _digest(file, progress)
+
+
+def _digest(file: File, progress: Progress | None) -> dict[str, Any]:
     """Give the size and the sha256 of what one file holds."""
     sink, size, chunk = sha256(), 0, memoryview(bytearray(_CHUNK))
-    with readable(path), open(path, "rb", buffering=0) as file:
-        while count := file.readinto(chunk):
+    with readable(str(file)), open_raw(file) as stream:
+        while count := stream.readinto(chunk):  # type: ignore[attr-defined]
             sink.update(chunk[:count])
             size += count
             if progress:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
@@ -10,6 +9,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from surgery.checkpoint.dtypes import KINDS, size_of
+from surgery.checkpoint.reading import File, buffered, size_in_bytes
+from surgery.checkpoint.remote import RemoteFile
 from surgery.checkpoint.strict import parse_json, readable, refuse, show
 
 MAX_HEADER = 25_000_000
@@ -39,7 +40,7 @@ class TensorEntry:
     shape: tuple[int, ...]
     begin: int
     end: int
-    file: Path
+    file: File
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Header:
     metadata: dict[str, str]
 
 
-def read_header(path: Path) -> Header:
+def read_header(path: File) -> Header:
     """Read and check the header of one safetensors file; no tensor is read.
 
     Stricter than the format's own reader: a duplicate name, an unknown field, bytes that belong
@@ -65,12 +66,12 @@ def read_header(path: Path) -> Header:
     Raises:
         IntegrityError: the file cannot be read, or is not what its header says.
     """
-    path = Path(path)
-    with readable(path):
-        if path.exists() and not path.is_file():
+    path = path if isinstance(path, RemoteFile) else Path(path)
+    with readable(str(path)):
+        if isinstance(path, Path) and path.exists() and not path.is_file():
             refuse(path, "a plain file", "something else")
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
+        with buffered(path) as file:
+            size = size_in_bytes(path)
             length = _read_length(path, file, size)
             text = file.read(length)
     fields = _parse(path, text)
@@ -82,7 +83,7 @@ def read_header(path: Path) -> Header:
     return Header(entries, metadata)
 
 
-def _read_length(path: Path, file: BinaryIO, size: int) -> int:
+def _read_length(path: File, file: BinaryIO, size: int) -> int:
     """Read the length of the header in bytes, and check it against the size of the file."""
     if size < 10:
         refuse(path, "a safetensors file of 10 bytes or more", f"{size} bytes")
@@ -94,7 +95,7 @@ def _read_length(path: Path, file: BinaryIO, size: int) -> int:
     return length
 
 
-def _parse(path: Path, text: bytes) -> dict[str, Any]:
+def _parse(path: File, text: bytes) -> dict[str, Any]:
     """Parse the JSON of a header; a name that stands twice is refused."""
     if text[:1] != b"{":
         refuse(path, "a header that starts with '{'", show(text[:8].decode("latin-1")))
@@ -107,7 +108,7 @@ def _parse(path: Path, text: bytes) -> dict[str, Any]:
     return fields
 
 
-def _metadata(path: Path, value: Any) -> dict[str, str]:
+def _metadata(path: File, value: Any) -> dict[str, str]:
     """Check that the metadata are text by text."""
     if not isinstance(value, dict) or not all(map(_is_text, (*value, *value.values()))):
         refuse(path, "metadata of text by text", show(value))
@@ -119,7 +120,7 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str) and not any("\ud800" <= sign <= "\udfff" for sign in value)
 
 
-def _entry(path: Path, name: str, value: Any, start: int) -> TensorEntry:
+def _entry(path: File, name: str, value: Any, start: int) -> TensorEntry:
     """Check the fields of one tensor, and place it in the file."""
     where = f"{path}: tensor {show(name)}"
     check_name(where, name)
@@ -158,7 +159,7 @@ def _counts(value: Any) -> bool:
     return isinstance(value, list) and all(type(n) is int and 0 <= n < 2**63 for n in value)
 
 
-def _check_cover(path: Path, entries: list[TensorEntry], start: int, size: int) -> None:
+def _check_cover(path: File, entries: list[TensorEntry], start: int, size: int) -> None:
     """Demand that the tensors cover the file to its end, without holes and overlaps."""
     edges = [(start, start), *sorted((e.begin, e.end) for e in entries), (size, size)]
     for (_, before), (after, _) in pairwise(edges):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from surgery.checkpoint.header import read_header
+from surgery.checkpoint.reading import File
 from surgery.checkpoint.strict import read_json, readable, show, show_path
 from surgery.errors import IntegrityError, PatientError
 
@@ -86,9 +87,23 @@ def _index_of(folder: Path) -> str | None:
 
 def _indexed(folder: Path, index: str) -> dict[str, Path]:
     """Check an index against the headers of the shards that it names."""
-    where = show_path(folder / index)
-    listed = _read_map(file_inside(folder, index))
+    listed = read_map(file_inside(folder, index))
     files = {name: file_inside(folder, name, index) for name in sorted(set(listed.values()))}
+    check_map(show_path(folder / index), listed, files)
+    return files
+
+
+def check_map(where: str, listed: Mapping[str, str], files: Mapping[str, File]) -> None:
+    """Demand that an index and the headers of its files say the same.
+
+    Args:
+        where: how errors name the index.
+        listed: the name of the file of each tensor.
+        files: the files by name.
+
+    Raises:
+        IntegrityError: a file is damaged, or lacks a tensor, or holds one that is not listed.
+    """
     held = {name: read_header(path).entries for name, path in files.items()}
     for name, file in listed.items():
         if name not in held[file]:
@@ -99,11 +114,14 @@ def _indexed(folder: Path, index: str) -> dict[str, Path]:
             if listed.get(name) != file:
                 named = listed.get(name, "no file")
                 raise IntegrityError(where, f"{file} for its tensor {show(name)}", named)
-    return files
 
 
-def _read_map(path: Path) -> Mapping[str, str]:
-    """Read the file name of each tensor from an index."""
+def read_map(path: Path) -> Mapping[str, str]:
+    """Read the file name of each tensor from an index.
+
+    Raises:
+        IntegrityError: it is no such index.
+    """
     wanted = "JSON with a weight_map of tensor names to file names"
     data = read_json(path, MAX_INDEX)
     listed = data.get("weight_map") if isinstance(data, dict) else None
@@ -125,9 +143,7 @@ def file_inside(folder: Path, name: str, index: str = INDEX) -> Path:
     Raises:
         IntegrityError: the name is no plain one, nothing is there, or a link leads elsewhere.
     """
-    if name in ("", ".", "..") or len(name) > MAX_FILE_NAME or set(name) & set("/\\:\0"):
-        wanted = "the name of a file in the folder"
-        raise IntegrityError(show_path(folder / index), wanted, show(name))
+    check_plain(str(folder / index), name)
     path = folder / name
     with readable(path):
         if not path.is_file():
@@ -136,6 +152,16 @@ def file_inside(folder: Path, name: str, index: str = INDEX) -> Path:
             found = f"a link to {show_path(path.resolve())}"
             raise IntegrityError(show_path(path), "a file in the folder", found)
     return path
+
+
+def check_plain(where: str, name: str) -> None:
+    """Demand that a name, which may come from a stranger, is one of a file and of no path.
+
+    Raises:
+        IntegrityError: it is none.
+    """
+    if name in ("", ".", "..") or len(name) > MAX_FILE_NAME or set(name) & set("/\\:\0"):
+        raise IntegrityError(show_path(where), "the name of a file in the folder", show(name))
 
 
 def lies_inside(folder: Path, path: Path) -> bool:

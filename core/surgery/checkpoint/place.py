@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from surgery.checkpoint.ranges import CANNOT, copy_range
+from surgery.checkpoint.reading import File
+from surgery.checkpoint.remote import RemoteFile
 
 Way: TypeAlias = Literal["auto", "copy"]
 """``auto`` shares what the file system can share; ``copy`` makes a file of its own."""
@@ -15,23 +17,27 @@ Way: TypeAlias = Literal["auto", "copy"]
 _CLONE = 0x40049409
 
 
-def place_file(source: Path, target: Path, way: Way = "auto") -> str:
+def place_file(source: File, target: Path, way: Way = "auto") -> str:
     """Give a file a second name or copy: shared blocks, a hard link, or a copy by the kernel.
 
     A clone with shared blocks comes first, as a later change of one file leaves the other alone.
 
     Args:
-        source: the file; a link is followed.
+        source: the file; a link is followed. One behind a URL is fetched.
         target: the new name, which must be free.
         way: ``copy`` for a file that shares no name with the source, for whoever writes into
             files in place.
 
     Returns:
-        ``reflink``, ``hard link`` or ``copy``.
+        ``reflink``, ``hard link``, ``copy`` or ``fetched``.
 
     Raises:
         OSError: the source cannot be read, or the target cannot be written.
+        PatientError: the server fails.
     """
+    if isinstance(source, RemoteFile):
+        source.fetch(target)
+        return "fetched"
     source = Path(os.path.realpath(source))
     if _clone(source, target):
         return "reflink"

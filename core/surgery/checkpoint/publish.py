@@ -41,7 +41,7 @@ def publish(final: Path, *, force: bool = False, needed_bytes: int = 0) -> Itera
         final.parent.mkdir(parents=True, exist_ok=True)
         with hold_lock(final):
             _sweep(final)
-            _check(final, force, needed_bytes)
+            check_target(final, force, needed_bytes)
             with _working_folder(final) as folder:
                 yield folder
                 settle(folder)
@@ -70,8 +70,17 @@ def _put(folder: Path, final: Path, force: bool) -> None:
     _remove(old)
 
 
-def _check(final: Path, force: bool, needed_bytes: int) -> None:
-    """Refuse an output that stands already, or has no room."""
+def check_target(final: Path, force: bool, needed_bytes: int = 0) -> None:
+    """Refuse an output that stands already, or has no room.
+
+    Args:
+        final: where the output is to stand.
+        force: whether an old one may be replaced.
+        needed_bytes: its size.
+
+    Raises:
+        OutputError: it cannot be put there.
+    """
     if os.path.lexists(final):
         _check_old(final, force)
     check_space(final, needed_bytes)

@@ -13,6 +13,8 @@ from surgery.checkpoint.dtypes import CODES, size_of
 from surgery.checkpoint.index import PICKLES, SINGLE, open_checkpoint
 from surgery.checkpoint.manifest import MANIFEST, read_manifest
 from surgery.checkpoint.pickles import read_pickle
+from surgery.checkpoint.reading import File
+from surgery.checkpoint.remote import RemoteFile
 from surgery.checkpoint.tensors import TensorReader
 from surgery.errors import IntegrityError, PatientError, SurgeryError
 
@@ -89,7 +91,7 @@ def weight_files(path: Path) -> list[Path]:
     return list(open_checkpoint(path).values())
 
 
-def stored_files(files: Iterable[Path]) -> dict[str, Stored]:
+def stored_files(files: Iterable[File]) -> dict[str, Stored]:
     """Give the tensors of some weight files by name; only headers of safetensors are read.
 
     Raises:
@@ -98,7 +100,7 @@ def stored_files(files: Iterable[Path]) -> dict[str, Stored]:
     """
     found: dict[str, Stored] = {}
     for file in files:
-        for one in _safetensors(file) if file.suffix == ".safetensors" else _pickled(file):
+        for one in _tensors_of(file):
             if one.name in found:
                 where = f"{file}: tensor {one.name!r}"
                 raise IntegrityError(where, "one tensor of this name", "two in different files")
@@ -123,7 +125,13 @@ def _slice(tensor: Tensor, start: int, stop: int) -> Tensor:
     return tensor.reshape(-1)[start:stop]
 
 
-def _safetensors(file: Path) -> Iterator[Stored]:
+def _tensors_of(file: File) -> Iterator[Stored]:
+    if isinstance(file, Path) and file.suffix != ".safetensors":
+        return _pickled(file)
+    return _safetensors(file)
+
+
+def _safetensors(file: File) -> Iterator[Stored]:
     reader, marks = TensorReader(file), tuple(_marks_of(file))
     entries = reader.entries
     reader.entries = {name: _flat(entry) for name, entry in entries.items()}
@@ -137,12 +145,15 @@ def _flat(entry: TensorEntry) -> TensorEntry:
     return replace(entry, shape=(prod(entry.shape),))
 
 
-def _marks_of(file: Path) -> Iterator[tuple[Hashable, ...]]:
+def _marks_of(file: File) -> Iterator[tuple[Hashable, ...]]:
     """Recognise a file: by its place on the disk, and by the digest that a manifest has of it.
 
     A digest counts only where the manifest was written after the file and has its size: bytes
     that changed since then have no digest.
     """
+    if isinstance(file, RemoteFile):
+        yield from ((kind, mark) for kind, mark in _said(file) if mark)
+        return
     state = file.stat()
     yield ("inode", state.st_dev, state.st_ino)
     manifest = file.parent / MANIFEST
@@ -152,6 +163,11 @@ def _marks_of(file: Path) -> Iterator[tuple[Hashable, ...]]:
             yield ("sha256", listed["sha256"])
     except (SurgeryError, KeyError):
         return
+
+
+def _said(file: RemoteFile) -> Iterator[tuple[str, str]]:
+    yield "mark", file.mark
+    yield "sha256", file.sha256
 
 
 def _pickled(file: Path) -> Iterator[Stored]:

@@ -78,7 +78,7 @@ def read_json(path: Path, most: int = MAX_TEXT) -> Any:
     return parse_json(read_text(path, most), path)
 
 
-def parse_json(text: str, where: Path | str) -> Any:
+def parse_json(text: str, where: object) -> Any:
     """Parse JSON in which each name stands once in its object, and no number is NaN or infinite.
 
     Args:
@@ -96,7 +96,7 @@ def parse_json(text: str, where: Path | str) -> Any:
         refuse(where, "JSON", show(error))
 
 
-def _once(where: Path | str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _once(where: object, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Make a mapping of an object's pairs; of a name that stands twice readers take either."""
     fields = dict(pairs)
     if len(fields) < len(pairs):
@@ -116,13 +116,13 @@ def show(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def show_path(path: Path | str | bytes | int) -> str:
-    """Write a path so that it is harmless on a terminal."""
+def show_path(path: object) -> str:
+    """Write a path or URL so that it is harmless on a terminal."""
     text = str(path)
     return text if text.isprintable() else ascii(text)[1:-1]
 
 
-def refuse(where: Path | str, wanted: str, found: str) -> NoReturn:
+def refuse(where: object, wanted: str, found: str) -> NoReturn:
     """Raise the error of a file that is not what it should be.
 
     Raises:

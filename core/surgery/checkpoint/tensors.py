@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,8 @@ from surgery.checkpoint.dtypes import size_of
 from surgery.checkpoint.header import TensorEntry, read_header
 from surgery.checkpoint.index import open_checkpoint
 from surgery.checkpoint.memory import memory_of
+from surgery.checkpoint.reading import File, open_raw
+from surgery.checkpoint.remote import RemoteFile
 from surgery.checkpoint.strict import readable, show_path
 from surgery.errors import IntegrityError, PatientError, did_you_mean
 
@@ -31,12 +34,10 @@ class TensorReader:
         PatientError: a folder holds no weights.
     """
 
-    def __init__(self, *sources: Path) -> None:
+    def __init__(self, *sources: File) -> None:
         self.entries: dict[str, TensorEntry] = {}
-        for source in map(Path, sources):
-            with readable(source):
-                files = open_checkpoint(source).values() if source.is_dir() else [source]
-            for file in files:
+        for source in sources:
+            for file in _files(source):
                 self._add(file)
 
     def get(self, name: str) -> Tensor:
@@ -68,12 +69,9 @@ class TensorReader:
             IntegrityError: no file holds it, or its bytes are damaged.
             IndexError: the tensor has no such elements.
         """
-        entry = self._entry(name)
-        if not 0 <= start <= stop <= prod(entry.shape):
-            raise IndexError(f"{name} of shape {entry.shape} has no elements {start} to {stop}")
-        return _read(entry, entry.begin + start * size_of(entry.dtype), (stop - start,))
+        return read_stretch(self._entry(name), start, stop)
 
-    def _add(self, file: Path) -> None:
+    def _add(self, file: File) -> None:
         """Take up the tensors of one file."""
         for name, entry in read_header(file).entries.items():
             if name in self.entries:
@@ -90,6 +88,15 @@ class TensorReader:
         return self.entries[name]
 
 
+def _files(source: File) -> Iterable[File]:
+    """Give the files of a folder, or the one that is given."""
+    if isinstance(source, RemoteFile):
+        return [source]
+    source = Path(source)
+    with readable(source):
+        return open_checkpoint(source).values() if source.is_dir() else [source]
+
+
 def read_tensor(entry: TensorEntry) -> Tensor:
     """Read a stored tensor into memory of its own.
 
@@ -97,6 +104,18 @@ def read_tensor(entry: TensorEntry) -> Tensor:
         IntegrityError: its bytes are damaged, or the file has changed.
     """
     return _read(entry, entry.begin, entry.shape)
+
+
+def read_stretch(entry: TensorEntry, start: int, stop: int) -> Tensor:
+    """Read the elements ``start`` to ``stop`` (excluded) of a stored tensor, as one axis.
+
+    Raises:
+        IntegrityError: its bytes are damaged, or the file has changed.
+        IndexError: the tensor has no such elements.
+    """
+    if not 0 <= start <= stop <= prod(entry.shape):
+        raise IndexError(f"{entry.name} of shape {entry.shape} has no elements {start} to {stop}")
+    return _read(entry, entry.begin + start * size_of(entry.dtype), (stop - start,))
 
 
 def _read(entry: TensorEntry, begin: int, shape: tuple[int, ...]) -> Tensor:
@@ -115,14 +134,14 @@ def _read(entry: TensorEntry, begin: int, shape: tuple[int, ...]) -> Tensor:
 def _fill(entry: TensorEntry, begin: int, memory: memoryview) -> None:
     """Read bytes of a file from an offset on, until the memory is full."""
     done = 0
-    with readable(entry.file), open(entry.file, "rb", buffering=0) as file:
+    with readable(str(entry.file)), open_raw(entry.file) as file:
         file.seek(begin)
         while done < len(memory):
-            count = file.readinto(memory[done:])
+            count = file.readinto(memory[done:])  # type: ignore[attr-defined]
             if not count:
                 found = f"a file that now ends after {begin + done}"
                 wanted = f"{begin + len(memory)} bytes"
-                raise IntegrityError(show_path(entry.file), wanted, found)
+                raise IntegrityError(show_path(str(entry.file)), wanted, found)
             done += count
 
 

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from io import RawIOBase
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from surgery.checkpoint.dtypes import CODES, size_of
 from surgery.checkpoint.header import TensorEntry, check_name
 from surgery.checkpoint.memory import memory_of
 from surgery.checkpoint.ranges import copy_range
+from surgery.checkpoint.remote import STRETCH, RemoteFile
 from surgery.errors import IntegrityError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+Producer: TypeAlias = "Callable[[], Tensor | Iterator[Tensor]]"
+"""Gives a tensor, or consecutive pieces of it, in the order of its elements."""
 
 
 class NewEntry(NamedTuple):
@@ -26,19 +31,20 @@ class NewEntry(NamedTuple):
         name: its name.
         dtype: the name of its torch dtype, such as ``bfloat16``.
         shape: its shape.
-        produce: gives its values, once, when it is its turn; or the stored tensor whose bytes
-            are to be copied, in the kernel where it can.
+        produce: gives its values, once, when it is its turn, whole or as an iterator over
+            consecutive pieces; or the stored tensor whose bytes are to be copied, in the kernel
+            where it can.
     """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
-    produce: Callable[[], Tensor] | TensorEntry
+    produce: Producer | TensorEntry
 
 
 def write_tensors(
     path: Path,
-    tensors: Iterable[tuple[str, str, tuple[int, ...], Callable[[], Tensor] | TensorEntry]],
+    tensors: Iterable[tuple[str, str, tuple[int, ...], Producer | TensorEntry]],
     metadata: Mapping[str, str] | None = None,
     progress: Callable[[int], object] = lambda count: None,
 ) -> None:
@@ -66,8 +72,8 @@ def write_tensors(
             if isinstance(entry.produce, TensorEntry):
                 _copy(path, file, entry, entry.produce)
             else:
-                tensor = _plain(path, entry, entry.produce)
-                _put(file, memory_of(tensor))
+                for piece in _pieces(path, entry, entry.produce):
+                    _put(file, memory_of(piece))
             progress(_bytes(entry))
 
 
@@ -83,11 +89,20 @@ def _copy(path: Path, file: RawIOBase, entry: NewEntry, stored: TensorEntry) -> 
     if (entry.dtype, tuple(entry.shape)) != (stored.dtype, stored.shape):
         found = f"{stored.dtype} {stored.shape}"
         raise IntegrityError(where, f"{entry.dtype} {entry.shape}", found)
+    if isinstance(stored.file, RemoteFile):
+        _pass_on(stored.file, file, stored.begin, stored.end)
+        return
     with open(stored.file, "rb", buffering=0) as old:
         end = copy_range(old.fileno(), file.fileno(), stored.begin, stored.end)
     if end != stored.end:
         found = f"a file that now ends after {end}"
         raise IntegrityError(str(stored.file), f"{stored.end} bytes", found)
+
+
+def _pass_on(source: RemoteFile, target: RawIOBase, begin: int, end: int) -> None:
+    """Copy a stretch of a file behind a URL, a part at a time."""
+    for at in range(begin, end, STRETCH):
+        _put(target, memoryview(source.read(at, min(at + STRETCH, end))))
 
 
 def _bytes(entry: NewEntry) -> int:
@@ -128,12 +143,24 @@ def _header(entries: list[NewEntry], metadata: Mapping[str, str]) -> bytes:
     return len(text).to_bytes(8, "little") + text
 
 
-def _plain(path: Path, entry: NewEntry, produce: Callable[[], Tensor]) -> Tensor:
-    """Produce a tensor, and lay it out plainly on the CPU."""
-    tensor = produce().detach()
-    found = str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape)
-    if found != (entry.dtype, tuple(entry.shape)) or tensor.device.type == "meta":
+def _pieces(path: Path, entry: NewEntry, produce: Producer) -> Iterator[Tensor]:
+    """Produce a tensor, whole or in pieces, and lay each out plainly on the CPU."""
+    made, done = produce(), 0
+    for piece in made if isinstance(made, Iterator) else (made,):
+        whole = piece is made
+        shape = tuple(piece.shape) if whole else tuple(entry.shape)
+        _check_form(path, entry, piece, shape)
+        done += piece.numel()
+        yield piece.detach().cpu().resolve_conj().resolve_neg().contiguous()
+    if done != prod(entry.shape):
+        where = f"{path}: tensor {entry.name!r}"
+        raise IntegrityError(where, f"{prod(entry.shape)} elements", f"{done}")
+
+
+def _check_form(path: Path, entry: NewEntry, piece: Tensor, shape: tuple[int, ...]) -> None:
+    """Refuse what has another form than was planned."""
+    found = str(piece.dtype).removeprefix("torch."), shape
+    if found != (entry.dtype, tuple(entry.shape)) or piece.device.type == "meta":
         where = f"{path}: tensor {entry.name!r}"
         wanted = f"{entry.dtype} {tuple(entry.shape)} with values"
-        raise IntegrityError(where, wanted, f"{found[0]} {found[1]} on {tensor.device}")
-    return tensor.cpu().resolve_conj().resolve_neg().contiguous()
+        raise IntegrityError(where, wanted, f"{found[0]} {found[1]} on {piece.device}")

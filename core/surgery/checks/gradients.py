@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from math import sqrt
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import torch
@@ -35,7 +36,8 @@ def _part(tensor: Tensor) -> Tensor:
     plain = torch.view_as_real(tensor) if tensor.is_complex() else tensor
     generator = torch.Generator().manual_seed(0)
     weights = torch.randn(plain.shape, generator=generator).to(plain.device)
-    return (plain.float() * weights).sum() / max(plain.numel(), 1) ** 0.5
+    product: Tensor = (plain.float() * weights).sum()
+    return product / sqrt(max(plain.numel(), 1))
 
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:

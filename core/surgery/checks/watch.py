@@ -93,7 +93,9 @@ class Watch:
 def _mark(path: str, call: int, answer: list[Tensor]) -> Mark:
     lengths = [float(torch.linalg.vector_norm(t.detach().float().abs())) for t in answer]
     digests = tuple(digest_of(t) for t in answer)
-    return Mark(path, call, digests, sum(v * v for v in lengths) ** 0.5, all(map(is_finite, answer)))
+    return Mark(
+        path, call, digests, sum(v * v for v in lengths) ** 0.5, all(map(is_finite, answer))
+    )
 
 
 @contextmanager
@@ -136,15 +138,19 @@ def trying(model: nn.Module) -> Iterator[None]:
 
 
 def raised(error: BaseException, watch: Watch) -> Raised:
-    """Describe an exception: where it arose, its message, its place and what was given.
-
-    An exception without a message, as an assertion has, is described by its source line.
-    """
+    """Describe an exception by the module that was running, and what that was called with."""
     path, given = watch.inside
-    text = " ".join(str(error).split())
+    return Raised(path, told(error) + (f", called with {given}" if given else ""))
+
+
+def told(error: BaseException) -> str:
+    """Describe an exception in one line: type, message and place.
+
+    One without a message, as an assertion has, is described by its source line.
+    """
     line, place = _source(error)
-    called = f", called with {given}" if given else ""
-    return Raised(path, f"{type(error).__name__}: {(text or line)[:300]}{place}{called}")
+    text = " ".join(str(error).split()) or line
+    return f"{type(error).__name__}: {text[:300]}{place}"
 
 
 def _source(error: BaseException) -> tuple[str, str]:

@@ -15,6 +15,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0 done, 1 failed, 2 a mistake in the recipe or the command line,
         4 damaged data, 5 locked by another process, 130 interrupted.
     """
+    import gc
+
     from surgery.cli.run import run
 
+    if arguments is None:  # the process is ours: imports make many objects and no garbage
+        gc.set_threshold(100_000)
     return run(arguments)

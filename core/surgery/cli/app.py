@@ -17,11 +17,24 @@ COMMANDS = {
     ),
     "check": (
         "surgery.cli.check:check",
-        "Check all contracts of a recipe's result and a forward; no weight is read.",
+        "Check that a recipe's result holds together; no weight is read.",
+    ),
+    "diagnose": (
+        "surgery.cli.diagnose:diagnose",
+        "Find the first surgery that breaks a model, where, and why.",
     ),
     "apply": (
         "surgery.cli.apply:apply",
         "Make the change of a recipe, prove it, and write the result.",
+    ),
+    "train": ("surgery.cli.train:train", "Apply a recipe's surgeries and fine-tune, with guards."),
+    "launch": (
+        "surgery.cli.launch:launch",
+        "Print what starts a training on several devices or machines.",
+    ),
+    "report": (
+        "surgery.cli.report:report",
+        "Write a page of HTML on what was done to a model.",
     ),
     "merge": ("surgery.cli.merge:merge", "Fold adapters into their weights."),
     "undo": ("surgery.cli.undo:undo", "Write a checkpoint without one of its surgeries, or any."),
@@ -29,7 +42,7 @@ COMMANDS = {
     "diff": ("surgery.cli.diff:diff", "Show in what two checkpoints differ."),
     "doctor": (
         "surgery.cli.doctor:doctor",
-        "Examine a model and what belongs to it; nothing is changed.",
+        "Examine this installation, or a model; nothing is changed.",
     ),
     "extract": (
         "surgery.cli.extract:extract",
@@ -45,6 +58,15 @@ COMMANDS = {
     ),
     "plugins": ("surgery.cli.plugins:plugins", "List plugins, what they offer, what is broken."),
     "recipes": ("surgery.cli.recipes:recipes", "List the shipped recipes, or copy one."),
+    "migrate": (
+        "surgery.cli.migrate:migrate",
+        "Bring a recipe file to the present version of the format.",
+    ),
+    "lock": ("surgery.cli.lock:lock", "Write down all that a recipe's result depends on."),
+    "completion": (
+        "surgery.cli.completion:completion",
+        "Print what makes a shell complete this command.",
+    ),
     "schema": ("surgery.cli.schema:schema", "Print the JSON Schema of recipes, for editors."),
 }
 """Place and short help of each subcommand, in the order of ``surgery --help``."""

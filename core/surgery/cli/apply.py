@@ -25,7 +25,7 @@ def apply(session: Session, recipe: str, sets: tuple[str, ...], **options: Any) 
 
     RECIPE is a file, or the name of a shipped recipe (see `surgery recipes`).
     """
-    given = read(session, recipe, sets, options["output"], options["trust_remote_code"])
+    given = read(session, recipe, sets, options)
     from surgery.flow.recipe import apply_recipe
     from surgery.report.outcome import outcome_json, outcome_text
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import click
 
+from surgery.cli.completion import models
+from surgery.cli.places import PLACE
 from surgery.cli.session import Session, common
 from surgery.errors import PatientError, SurgeryError
 
@@ -16,9 +18,9 @@ TROUBLE = 2
 
 
 @click.command()
-@click.argument("a", metavar="A")
-@click.argument("b", metavar="[B]", required=False)
-@click.option("--base", type=click.Path(path_type=Path), help="Where an output's base is now.")
+@click.argument("a", metavar="A", shell_complete=models)
+@click.argument("b", metavar="[B]", required=False, shell_complete=models)
+@click.option("--base", type=PLACE, help="Where an output's base is now.")
 @click.option(
     "--energy",
     type=click.FloatRange(0, 1, min_open=True),
@@ -29,7 +31,7 @@ TROUBLE = 2
 @click.option("--no-rank", is_flag=True, help="Look for no ranks; large changes are read once.")
 @common
 def diff(
-    session: Session, a: str, b: str | None, base: Path | None, energy: float, no_rank: bool
+    session: Session, a: str, b: str | None, base: str | Path | None, energy: float, no_rank: bool
 ) -> int:
     """Show in what two checkpoints differ.
 

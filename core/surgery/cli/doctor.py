@@ -1,4 +1,4 @@
-"""``surgery doctor``: examinations that plugins offer; nothing is changed."""
+"""``surgery doctor``: examine this installation, or a model as plugins know to."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import click
 from surgery.cli.session import Session, common
 
 if TYPE_CHECKING:
+    from surgery.checks.check import Check
     from surgery.hooks.registry import Registry
     from surgery.operate.doctor import Doctor
     from surgery.operate.patient import Patient
@@ -30,13 +31,19 @@ class Doctors(click.Group):
         return _command(known.offer("doctor", cmd_name).value)
 
 
-@click.group(cls=Doctors)
+@click.group(cls=Doctors, invoke_without_command=True)
 @common
-def doctor(session: Session) -> None:
-    """Examine a model and what belongs to it; nothing is changed.
+def doctor(session: Session) -> int:
+    """Examine this installation, or a model; nothing is changed.
 
-    The exit status is 1 where something is wrong.
+    Without a command: versions, devices, optional packages, plugins and disks. The exit status is
+    1 where something is wrong.
     """
+    if click.get_current_context().invoked_subcommand is not None:
+        return 0
+    from surgery.flow.environment import environment
+
+    return _told(session, "environment", environment(session.registry))
 
 
 def _registry(context: click.Context) -> Registry:
@@ -77,17 +84,22 @@ def _options(cls: type[Doctor]) -> list[click.Parameter]:
 
 
 def _examine(session: Session, doctor: Doctor, given: str, weights: bool) -> int:
-    from surgery.checks.check import FAILED
-    from surgery.report.outcome import check_lines
-
     folder = Path(given).expanduser()
     patient = _patient(session, given, weights)
     checks = list(doctor.examine(patient, folder if folder.is_dir() else None))
-    bad = [one for one in checks if one.status == FAILED]
-    data = {"doctor": doctor.name, "checks": [one.to_json() for one in checks]}
-    session.result(data, "\n".join(check_lines(checks)), ok=not bad)
     for note in patient.notes:
         session.remark(note)
+    return _told(session, doctor.name, checks)
+
+
+def _told(session: Session, name: str, checks: list[Check]) -> int:
+    """Print checks, and give the exit status that they come to."""
+    from surgery.checks.check import FAILED
+    from surgery.report.outcome import check_lines
+
+    bad = [one for one in checks if one.status == FAILED]
+    data = {"doctor": name, "checks": [one.to_json() for one in checks]}
+    session.result(data, "\n".join(check_lines(checks)), ok=not bad)
     for one in bad:
         session.complain(f"{one.name}: {one.detail}")
     return 1 if bad else 0

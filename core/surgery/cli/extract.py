@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from surgery.cli.completion import models, offers
 from surgery.cli.session import Session, common
 
 if TYPE_CHECKING:
@@ -14,8 +15,8 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("tuned", metavar="TUNED")
-@click.argument("base", metavar="BASE")
+@click.argument("tuned", metavar="TUNED", shell_complete=models)
+@click.argument("base", metavar="BASE", shell_complete=models)
 @click.option(
     "--out", required=True, metavar="DIR", type=click.Path(path_type=Path), help="Where to write."
 )
@@ -34,7 +35,10 @@ if TYPE_CHECKING:
     help="Which weights, by the keys of `at:` in a recipe, such as role=attention.q,attention.v "
     "or layers=4-11; repeatable.",
 )
-@click.option("--use", metavar="NAME", help="The surgery; by default the only one that can.")
+@click.option(
+    "--use", metavar="NAME", shell_complete=offers("surgery"),
+    help="The surgery; by default the only one that can.",
+)  # fmt: skip
 @click.option("--force", is_flag=True, help="Replace an existing output, by one rename.")
 @common
 def extract(

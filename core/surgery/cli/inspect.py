@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import click
 
+from surgery.cli.completion import models
+from surgery.cli.completion import roles as complete_roles
 from surgery.cli.session import Session, common
 
 
 @click.command()
-@click.argument("model", metavar="MODEL")
+@click.argument("model", metavar="MODEL", shell_complete=models)
 @click.option(
     "--role",
     "roles",
     multiple=True,
     metavar="ROLE",
+    shell_complete=complete_roles,
     help="Show only what has this role, such as attention.q; repeatable.",
 )
 @click.option(
@@ -51,6 +54,7 @@ def inspect(
     from surgery.flow.structure import build_structure
     from surgery.operate.trust import CONSENT
     from surgery.report.console import rendered
+    from surgery.report.shares import shares_of
     from surgery.report.tree import anatomy_json, anatomy_tree
 
     CONSENT.set(trust_remote_code)
@@ -65,5 +69,6 @@ def inspect(
         *(f"{name} extends {count} modules" for name, count in added),
     )
     found = Anatomy(tuple(kept), notes, found.traced, found.trainable)
-    text = "" if session.json else rendered(anatomy_tree(found, depth))
-    session.result(anatomy_json(found), text, styled=True)
+    shares = shares_of(patient.model)
+    text = "" if session.json else rendered(anatomy_tree(found, depth, shares))
+    session.result(anatomy_json(found, shares), text, styled=True)

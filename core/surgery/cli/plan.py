@@ -13,15 +13,23 @@ from surgery.cli.session import Session, common
 @click.command()
 @recipe_options
 @common
-def plan(session: Session, recipe: str, sets: tuple[str, ...], **options: Any) -> None:
+def plan(session: Session, recipe: str, sets: tuple[str, ...], **options: Any) -> int:
     """Show the exact change that a recipe makes; no weight is read.
 
-    RECIPE is a file, or the name of a shipped recipe (see `surgery recipes`).
+    RECIPE is a file, or the name of a shipped recipe (see `surgery recipes`). The exit status is 1
+    where the result would break a contract of its family of models, so that no apply would pass.
     """
-    given = read(session, recipe, sets, options["output"], options["trust_remote_code"])
+    given = read(session, recipe, sets, options)
+    from surgery.checks.check import FAILED
+    from surgery.flow.prove import contracts
     from surgery.flow.recipe import plan_recipe
-    from surgery.report.console import rendered
-    from surgery.report.plan import plan_tree
+    from surgery.report.planned import planned_json, planned_text
 
-    made = plan_recipe(given, session.registry).plan
-    session.result(made.to_json(), "" if session.json else rendered(plan_tree(made)))
+    operation = plan_recipe(given, session.registry)
+    checks = list(contracts(operation.patient, session.registry.families()))
+    bad = [one for one in checks if one.status == FAILED]
+    text = "" if session.json else planned_text(operation.plan, checks)
+    session.result(planned_json(operation.plan, checks), text, ok=not bad)
+    for one in bad:
+        session.complain(f"{one.name}: {one.detail}")
+    return 1 if bad else 0

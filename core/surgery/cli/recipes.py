@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from surgery.cli.completion import recipes as recipe_names
 from surgery.cli.session import Session, common
 
 
@@ -26,7 +27,7 @@ def recipes(context: click.Context, session: Session) -> None:
 
 
 @recipes.command()
-@click.argument("name")
+@click.argument("name", shell_complete=recipe_names)
 @click.argument("target", default=".", type=click.Path(path_type=Path))
 @common
 def copy(session: Session, name: str, target: Path) -> None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import nn
 
-from surgery.anatomy.given_inputs import Size, candidates, stated_inputs
+from surgery.anatomy.given_inputs import Size, apart, candidates, stated_inputs
 from surgery.anatomy.rehearse import Rehearsal, rehearse
 from surgery.anatomy.stated import Stated
-from surgery.checks.check import FAILED, Check, failed, passed, skipped, warned
+from surgery.checks.check import FAILED, SKIPPED, Check, failed, passed, skipped, warned
+from surgery.errors import RecipeError
 from surgery.flow.prove import contract_checks, violations
 from surgery.flow.recipe import plan_recipe
 from surgery.hooks.registry import Registry
@@ -38,8 +39,14 @@ class Examined:
 
     @property
     def ok(self) -> bool:
-        """True where no check failed."""
-        return not any(check.status == FAILED for check in self.checks)
+        """True where no check failed, and at least one was made."""
+        ways = {check.status for check in self.checks}
+        return FAILED not in ways and bool(ways - {SKIPPED})
+
+    @property
+    def complete(self) -> bool:
+        """True where every check was made."""
+        return all(check.status != SKIPPED for check in self.checks)
 
 
 @dataclass(frozen=True)
@@ -76,18 +83,21 @@ def check_patient(patient: Patient, families: Iterable[Family], inputs: Inputs) 
     """Check the contracts of a patient on meta, and rehearse a forward.
 
     Args:
-        patient: the patient, as it is after all surgeries; its ``inputs`` are set.
+        patient: the patient, as it is after all surgeries.
         families: what plugins know of kinds of models.
         inputs: what to rehearse with; what is not stated is guessed.
 
     Raises:
         RecipeError: an input is unknown.
     """
-    known = {**(patient.inputs or {}), **stated_inputs(patient.model, inputs.stated, inputs.image)}
-    patient.inputs = known or None
-    found = list(violations(patient, families))
+    model, image = patient.model, inputs.image
+    beside = apart(model, image) if image is not None else {}
+    asked = stated_inputs(model, inputs.stated, None if beside else image)
+    known = {**(patient.inputs or {}), **asked}
+    seen = replace(patient, inputs={**known, **beside} or None)
+    found = list(violations(seen, families))
     broken = tuple((name, one) for name, some in found if isinstance(some, list) for one in some)
-    check, rehearsal = _forward(patient.model, known, inputs.stated)
+    check, rehearsal = _forward(model, known, inputs.stated)
     return Examined((*contract_checks(found), check), broken, rehearsal)
 
 
@@ -97,17 +107,32 @@ def _forward(
     """Rehearse with the most complete inputs; that fewer run where those break is a warning."""
     if any(not tensor.is_meta for tensor in model.parameters()):
         return skipped(FORWARD, "the patient has weights"), None
-    tried = candidates(model, known, fixed)
-    first = rehearse(model, tried[0])
-    if not first.failure:
-        return passed(FORWARD, _ran(first)), first
-    for inputs in tried[1:]:
+    try:
+        first, *others = candidates(model, known, fixed)
+    except RecipeError as error:
+        return skipped(FORWARD, f"wants {error.wanted}, {error.found}; {error.instead}"), None
+    found = rehearse(model, first)
+    if not found.failure:
+        return passed(FORWARD, _ran(found)), found
+    if found.unwritten:
+        return skipped(FORWARD, f"{type(model).__name__} has no forward of its own"), None
+    return _after(found, others, model, first.keys())
+
+
+def _after(
+    found: Rehearsal, others: Iterable[Mapping[str, Any]], model: nn.Module, names: Collection[str]
+) -> tuple[Check, Rehearsal]:
+    """Try other guesses after one that broke; of those that break too, show the one that got on."""
+    for inputs in others:
         other = rehearse(model, inputs)
-        if not other.failure and inputs.keys() == tried[0].keys():
+        same = inputs.keys() == names
+        if not other.failure and same:
             return passed(FORWARD, _ran(other)), other
         if not other.failure:
-            return warned(FORWARD, f"{_ran(other)}; with more, {broke(first)}"), first
-    return failed(FORWARD, broke(first)), first
+            return warned(FORWARD, f"{_ran(other)}; with more, {broke(found)}"), found
+        if same and other.done > found.done:
+            found = other
+    return failed(FORWARD, broke(found)), found
 
 
 def _ran(rehearsal: Rehearsal) -> str:

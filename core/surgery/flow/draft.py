@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
+from typing import TypeVar
 
 from surgery.anatomy.extended import EXTENSIONS, own_tensors
 from surgery.checkpoint.header import Header, TensorEntry, read_header
+from surgery.checkpoint.reading import File
 from surgery.operate.edits import Place
 from surgery.operate.operation import Operation
 from surgery.operate.patient import Patient
@@ -16,6 +17,8 @@ from surgery.operate.slots import Slot
 from surgery.operate.source import Naming, Source
 from surgery.operate.table import Row
 from surgery.operate.values import Resolver
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Draft:
 
     source: Source
     operation: Operation
-    files: Mapping[str, Path]
+    files: Mapping[str, File]
     headers: Mapping[str, Header]
     naming: Naming
     stored: Callable[[Slot], TensorEntry | None] = lambda slot: None
@@ -44,9 +47,17 @@ class Draft:
     def resolver(self) -> Resolver:
         """What turns the operation's tensors into nodes over the files."""
         entries = {n: e for header in self.headers.values() for n, e in header.entries.items()}
-        naming = self.naming
-        names, converted = dict(naming.names), dict(naming.converted)
-        return Resolver(entries, names, converted, self.stored, self.trained)
+        names, converted = self._tied(self.naming.names), self._tied(self.naming.converted)
+        return Resolver(entries, names, converted, self.stored, self._tied(self.trained))
+
+    def _tied(self, known: Mapping[str, _T]) -> dict[str, _T]:
+        """Give what is known of a tensor of the base by one of its names, by all of them."""
+        found = dict(known)
+        for row in self.operation.transaction.before:
+            names = (row.name, *row.aliases)
+            held = [known[name] for name in names if name in known]
+            found |= {name: known.get(name, held[0]) for name in names if held}
+        return found
 
     @cached_property
     def rows(self) -> Mapping[str, Row]:

@@ -11,6 +11,7 @@ from concurrent.futures import (
     Future,
     ProcessPoolExecutor,
     ThreadPoolExecutor,
+    wait,
 )
 from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
@@ -81,9 +82,11 @@ class Processes(Executor):
                 self._pool = self._made()
                 return self._pool.submit(fn, *args, **kwargs)
 
-    def halt(self) -> None:
-        """Let running tasks end at their next step."""
+    def give_up(self, running: list[Future[Any]]) -> None:
+        """Let running tasks end at their next step, and wait for that."""
         self._stop.set()
+        wait(running)
+        self._stop.clear()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """End the processes; running tasks end first."""

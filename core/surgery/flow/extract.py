@@ -14,6 +14,7 @@ from surgery.anatomy.site import Anatomy, Site
 from surgery.anatomy.walk import walk
 from surgery.checkpoint.pair import Pair, same_values
 from surgery.checkpoint.publish import publish
+from surgery.checkpoint.urls import is_url
 from surgery.checks.check import demand
 from surgery.errors import PluginError, RefusedError
 from surgery.flow.files import base_of
@@ -137,6 +138,8 @@ def _large(fits: Sequence[Fit]) -> Iterator[str]:
 
 
 def _absolute(base: str | Path) -> str:
+    if isinstance(base, str) and is_url(base):
+        return base
     path = Path(base).expanduser()
     return str(path.resolve()) if path.exists() else str(base)
 

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from surgery.checkpoint.manifest import digest_files
+from surgery.checkpoint.digests import Progress, digest_files
+from surgery.checkpoint.remote import look_up
 from surgery.checkpoint.strict import read_text
+from surgery.checkpoint.urls import checked_url, local_path
 from surgery.errors import IntegrityError
 from surgery.hooks.registry import Registry
 from surgery.operate.journal import Journal, read_journal
@@ -59,20 +61,28 @@ def source_from(name: str, options: Mapping[str, Any], folder: Path, known: Regi
         raise IntegrityError(where, f"options of the source {name!a}", found, instead) from None
 
 
+def has_journal(url: str) -> bool:
+    """Tell whether a folder behind a URL is an output."""
+    path = local_path(url)
+    if path is not None:
+        return (path / JOURNAL).is_file()
+    return bool(look_up(checked_url(url), [JOURNAL]))
+
+
 def changed_in(folder: Path, journal: Journal) -> Path:
     """Give the file of the tensors that neither the base nor a whole model beside it holds."""
     return folder / OURS / CHANGED if journal.whole else folder / CHANGED
 
 
-def base_of(source: Source) -> dict[str, Any]:
-    """Describe a base, so that it can be built again and recognised."""
+def base_of(source: Source, progress: Progress | None = None) -> dict[str, Any]:
+    """Describe a base, so that it can be built again and recognised.
+
+    Args:
+        source: where it is.
+        progress: called with each number of bytes that was hashed, from several threads.
+    """
     return {
         "source": source.name,
         "options": source.model_dump(mode="json"),
-        "digest": {"files": digest_base(source)},
+        "digest": {"files": digest_files(source.weights(), progress=progress)},
     }
-
-
-def digest_base(source: Source, fast: bool = False) -> dict[str, dict[str, Any]]:
-    """Give size and sha256 of a base's weight files, by file name; sizes alone if fast."""
-    return digest_files(source.weights(), fast=fast)

@@ -113,9 +113,9 @@ def run_elsewhere(
     def submit(task: _Task) -> Future[_Done]:
         return executor.submit(run_packed, pack(function, task, named(task)))
 
-    halt = executor.halt if isinstance(executor, Processes) else lambda: None
+    give_up = executor.give_up if isinstance(executor, Processes) else wait
     try:
-        return run_jobs(tasks, submit, at_once=at_once, done=done, halt=halt)
+        return run_jobs(tasks, submit, at_once=at_once, done=done, give_up=give_up)
     except (SurgeryError, OSError):
         raise
     except Exception as error:
@@ -128,7 +128,7 @@ def run_jobs(
     *,
     at_once: int,
     done: Callable[[_Task], object] = lambda task: None,
-    halt: Callable[[], object] = lambda: None,
+    give_up: Callable[[list[Future[Any]]], object] = wait,
 ) -> list[_Done]:
     """Run tasks, a bounded number at a time; the first error ends all.
 
@@ -137,7 +137,7 @@ def run_jobs(
         submit: hands one task to an executor.
         at_once: how many may be under way at a time.
         done: called with each task that is finished.
-        halt: tells what is under way to end, after an error.
+        give_up: waits for what is under way and cannot be cancelled, after an error.
 
     Returns:
         What the tasks gave, in their order.
@@ -149,8 +149,7 @@ def run_jobs(
     try:
         return jobs.run(tasks)
     except BaseException:
-        halt()
-        wait([future for future in jobs.running if not future.cancel()])
+        give_up([future for future in jobs.running if not future.cancel()])
         raise
 
 

@@ -181,6 +181,7 @@ def _without(seen: Observation, expected: Expected) -> Iterator[tuple[str, str]]
             yield name, "its gradient has NaN or infinity"
         elif state == "none" and (own or then != "none"):
             yield name, "it is trainable and has no gradient: no output depends on it"
-        elif state == "zero" and name not in expected.may_be_zero:
-            if then == "some" or (own and name.rpartition(".")[0] not in still):
-                yield name, "its gradient is zero, and no tensor beside it is zero"
+        elif state != "zero" or name in expected.may_be_zero:
+            continue
+        elif then == "some" or (own and name.rpartition(".")[0] not in still):
+            yield name, "its gradient is zero, and no tensor beside it is zero"

@@ -14,6 +14,7 @@ from torch import Tensor
 from surgery.checkpoint.header import TensorEntry
 from surgery.checkpoint.index import SINGLE
 from surgery.flow.draft import Draft
+from surgery.flow.moved import Moved, moved_parts
 from surgery.flow.shards import FileTask, Piece, held
 from surgery.operate.dtypes import dtype_of
 from surgery.operate.table import Row
@@ -53,6 +54,7 @@ class Layout:
         names, self.rows = draft.naming.names, draft.rows
         self.owner = {key: name for name, keys in names.items() for key in keys}
         self.touched = {row.name for row in self.rows.values() if self._differs(row, trained)}
+        self.moved = moved_parts(draft) if live is None else Moved()
         self.remade = self._remade()
 
     def tasks(self, folder: Path, seed: int) -> list[FileTask]:
@@ -81,8 +83,9 @@ class Layout:
         """Give the tensors of one file of the base as they will be."""
         for key, entry in self.draft.headers[file].entries.items():
             if key in self.draft.naming.parts:
-                if key not in self.remade[0]:
-                    yield Piece(key, entry.dtype, entry.shape, entry)
+                if key not in self.remade[0] or key in self.moved.parts:
+                    found = self.moved.parts.get(key, entry)
+                    yield Piece(key, found.dtype, found.shape, found)
             elif key not in self.owner or self.owner[key] not in self._before:
                 yield Piece(key, entry.dtype, entry.shape, entry)
             elif row := self.rows.get(self.owner[key]):
@@ -102,17 +105,29 @@ class Layout:
         yield from ((place, held(key, tensor)) for key, tensor in self.remade[1].items())
         if not files:
             return
+        for key, entry in self.moved.parts.items():
+            if not any(key in header.entries for header in self.draft.headers.values()):
+                yield place, Piece(key, entry.dtype, entry.shape, entry)
         fresh = [row for row in dict.fromkeys(self.rows.values()) if self._is_new(row)]
         stored_as = self._stored_as(fresh)
         for row in fresh:
-            key = stored_as.get(row.name)
-            if key is None:
-                raise NotStoredError(row.name, "has no name in files that hold it as it is")
-            yield place, Piece(key, row.dtype, row.shape, self.nodes(row.name))
+            if name := stored_as.get(row.name):
+                yield place, Piece(name, row.dtype, row.shape, self.nodes(row.name))
+        others = [row.name for row in fresh if row.name not in stored_as]
+        yield from ((place, held(key, one)) for key, one in self._converted(others).items())
+
+    def _converted(self, names: list[str]) -> dict[str, Tensor]:
+        """Give new tensors in the form in which files hold such ones."""
+        if names and self.live is None:
+            raise NotStoredError(names[0], "has no name in files that hold it as it is")
+        tensors = {name: self.live(name) for name in names} if self.live else {}
+        model = self.draft.operation.patient.model
+        return self.draft.source.store_as(model, self.draft.naming, tensors) if names else {}
 
     def _is_new(self, row: Row) -> bool:
         naming, names = self.draft.naming, (row.name, *row.aliases)
-        return not any(name in naming.names or name in naming.converted for name in names)
+        known = (naming.names, naming.converted, self.moved.names)
+        return not any(name in table for name in names for table in known)
 
     def _stored_as(self, rows: list[Row]) -> dict[str, str]:
         """Give the name in files of each new tensor that is stored as it is."""
@@ -127,12 +142,12 @@ class Layout:
         naming, made = self.draft.naming, self.rows
         gone = {n for n in naming.converted if n not in made or made[n].name in self.touched}
         keys = frozenset(key for key, targets in naming.parts.items() if gone & set(targets))
-        if not keys:
+        needed = {name for key in keys for name in naming.parts[key] if name in made}
+        if not needed - self.moved.names:
             return keys, {}
         if self.live is None:
-            first = min(gone)
+            first = min(needed - self.moved.names)
             raise NotStoredError(first, f"is stored in another form ({naming.converted[first]})")
-        needed = {name for key in keys for name in naming.parts[key] if name in made}
         model = self.draft.operation.patient.model
         tensors = {name: self.live(made[name].name) for name in sorted(needed)}
         return keys, self.draft.source.store_as(model, naming, tensors)

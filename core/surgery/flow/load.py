@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from surgery.checkpoint.digests import Progress, changed_files
+from surgery.checkpoint.fetch import fetched
 from surgery.checkpoint.header import TensorEntry, read_header
 from surgery.checkpoint.manifest import check_manifest
 from surgery.checkpoint.tensors import read_tensor
@@ -15,7 +17,7 @@ from surgery.checks.check import demand
 from surgery.checks.digest import digest_model
 from surgery.checks.ledger import ledger
 from surgery.errors import IntegrityError, PluginError
-from surgery.flow.files import JOURNAL, changed_in, digest_base, journal_in, source_from
+from surgery.flow.files import JOURNAL, changed_in, journal_in, source_from
 from surgery.flow.memory import Applied
 from surgery.flow.prove import prove
 from surgery.flow.whole import entries_here, fill_from_here, structure_here
@@ -43,7 +45,7 @@ def load(
     """Rebuild what a checkpoint describes.
 
     Args:
-        folder: what ``surgery apply`` wrote.
+        folder: what ``surgery apply`` wrote, or a URL of it.
         model: the base, or a patient, where it was given from Python; changed in place.
         base: where the base is now, if it moved.
         plugins: what is installed; found by itself if not given.
@@ -56,7 +58,7 @@ def load(
         IntegrityError: files, base or tensors are not what the journal says.
         PluginError: a plugin that took part is missing.
     """
-    folder, known = Path(folder), plugins or registry()
+    folder, known = fetched(folder), plugins or registry()
     check_manifest(folder, fast=fast)
     journal = journal_in(folder)
     if journal.whole and base is None and model is None:
@@ -163,7 +165,13 @@ def _base(
     return source.load()
 
 
-def check_base(journal: Journal, source: Source, folder: Path, fast: bool = False) -> None:
+def check_base(
+    journal: Journal,
+    source: Source,
+    folder: Path,
+    fast: bool = False,
+    progress: Progress | None = None,
+) -> None:
     """Compare a base with what a journal says of it.
 
     Args:
@@ -171,16 +179,13 @@ def check_base(journal: Journal, source: Source, folder: Path, fast: bool = Fals
         source: where the base is.
         folder: the checkpoint, for errors.
         fast: compare sizes alone.
+        progress: called with each number of bytes that was hashed, from several threads.
 
     Raises:
         IntegrityError: a file of the base is another.
     """
-    wanted, found = journal.base.get("digest", {}).get("files", {}), digest_base(source, fast)
-    wrong = sorted(
-        name
-        for name in wanted.keys() | found.keys()
-        if not found.get(name, {}).items() <= wanted.get(name, {}).items() or name not in found
-    )
+    wanted = journal.base.get("digest", {}).get("files", {})
+    wrong = changed_files(source.weights(), wanted, fast=fast, progress=progress)
     if wrong:
         raise IntegrityError(
             f"{folder / JOURNAL}: base",

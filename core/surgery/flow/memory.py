@@ -12,7 +12,8 @@ from typing import Any, TypeAlias
 from torch import nn
 
 from surgery.anatomy.stand_in import twin
-from surgery.checkpoint.publish import publish
+from surgery.checkpoint.upload import publish_at
+from surgery.checkpoint.urls import Folder, folder_at
 from surgery.checks.check import Check, demand
 from surgery.checks.digest import digest_model
 from surgery.errors import RefusedError
@@ -20,7 +21,7 @@ from surgery.flow.prove import prove
 from surgery.flow.write import Contents, write_output
 from surgery.hooks.registry import Registry, registry
 from surgery.operate.fill import fill
-from surgery.operate.journal import Journal, journal_of
+from surgery.operate.journal import Journal, journal_of, with_trained
 from surgery.operate.operation import Operation, operate
 from surgery.operate.patient import Patient
 from surgery.operate.plan import Plan
@@ -71,7 +72,7 @@ class Applied:
     def journal(self) -> Journal:
         """The record that travels with a checkpoint."""
         base = self._base if self._base is not None else self._live_base()
-        return journal_of(self.plan, base).model_copy(update={"trained": self._trained()})
+        return with_trained(journal_of(self.plan, base), [*self.plan.trainable, *self._trained()])
 
     def undo(self) -> None:
         """Take everything back; the patient has its exact bits again.
@@ -86,24 +87,22 @@ class Applied:
             )  # fmt: skip
         self.operation.undo()
 
-    def save(self, folder: str | Path, *, force: bool = False) -> Path:
+    def save(self, folder: str | Path, *, force: bool = False) -> Folder:
         """Write a checkpoint of the changes, and of base tensors that could be trained.
 
         All other tensors of the base are not stored.
 
         Args:
-            folder: where; it must not exist.
+            folder: where, a path or a URL; it must not exist.
             force: replace what stands there.
 
         Raises:
             OutputError: the folder exists or cannot be written.
         """
-        target = Path(folder).resolve()
-        with publish(target, force=force) as temporary:
-            demand(
-                write_output(temporary, self.operation, self.journal, Contents(self.source)),
-                str(target),
-            )
+        target = folder_at(folder)
+        with publish_at(target, force=force) as temporary:
+            contents = Contents(self.source, over=target)
+            demand(write_output(temporary, self.operation, self.journal, contents), str(target))
         return target
 
     def _live_base(self) -> dict[str, Any]:
@@ -152,7 +151,7 @@ def plan(
     Raises:
         SurgeryError: a step selects nothing, is refused or contradicts another.
     """
-    patient = _patient(model, inputs)
+    patient = patient_of(model, inputs)
     structure = replace(patient, model=twin(patient.model))
     operation = _operate(structure, steps, seed, plugins or registry())
     operation.undo()  # config and processor are the patient's own
@@ -184,7 +183,7 @@ def apply(
             the model is then as before.
     """
     known = plugins or registry()
-    operation = _operate(_patient(model, inputs), steps, seed, known)
+    operation = _operate(patient_of(model, inputs), steps, seed, known)
     try:
         fill(operation.transaction.slots, seed)
         checks = prove(operation, families=known.families())
@@ -195,7 +194,8 @@ def apply(
     return Applied(operation, checks)
 
 
-def _patient(model: nn.Module | Patient, inputs: Mapping[str, Any] | None) -> Patient:
+def patient_of(model: nn.Module | Patient, inputs: Mapping[str, Any] | None) -> Patient:
+    """Give the patient that a model from Python is; a patient is given back as it is."""
     if isinstance(model, Patient):
         return model
     given = None if inputs is None else dict(inputs)
@@ -203,9 +203,18 @@ def _patient(model: nn.Module | Patient, inputs: Mapping[str, Any] | None) -> Pa
 
 
 def _operate(patient: Patient, steps: Steps, seed: int, known: Registry) -> Operation:
+    return operate(patient, steps_of(steps, known), seed=seed, families=known.families())
+
+
+def steps_of(steps: Steps, known: Registry) -> tuple[Step, ...]:
+    """Give steps as values, whether one or several are given, and in which form.
+
+    Raises:
+        SurgeryError: a step has mistakes.
+    """
     single = isinstance(steps, Step | Mapping) or not isinstance(steps, Sequence)
     entries: Any = [steps] if single or _is_pair(steps) else steps
-    return operate(patient, steps_from(entries, known), seed=seed, families=known.families())
+    return tuple(steps_from(entries, known))
 
 
 def _is_pair(steps: Any) -> bool:

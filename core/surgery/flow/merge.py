@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from surgery.anatomy.selector import EVERYWHERE, Selector
+from surgery.checkpoint.fetch import fetched
 from surgery.checkpoint.manifest import check_manifest
+from surgery.checkpoint.urls import Folder
+from surgery.flow.ahead import ahead
 from surgery.flow.draft import Placed
 from surgery.flow.files import journal_in
 from surgery.flow.load import check_base, replay, source_of, stored_entries
@@ -21,12 +24,12 @@ from surgery.operate.step import Step
 
 
 def merge_output(
-    folder: Path,
-    target: Path,
+    folder: str | Path,
+    target: Folder,
     known: Registry,
     *,
     extensions: Sequence[str] = ("*",),
-    base: Path | None = None,
+    base: str | Path | None = None,
     whole: bool = True,
     run: Run | None = None,
 ) -> Outcome:
@@ -49,22 +52,21 @@ def merge_output(
     """
     run = run or Run()
     run.report("verify")
-    check_manifest(folder)
+    check_manifest(folder := fetched(folder))
     journal = journal_in(folder)
     source = source_of(journal.base, folder, base, known)
-    check_base(journal, source, folder)
     entries = stored_entries(journal, folder, known)
     surgery = Merge(extensions=list(extensions))
     owner = known.owner("surgery", Merge)
     step = Step(surgery, Selector(path=(EVERYWHERE,)), where="merge", plugin=owner)
 
     def place(patient: Patient) -> Placed:
+        checked()
         operation = replay(journal, patient, known, folder)
-        stored = entries_by_slot(operation, entries, journal.folded)
+        stored = entries_by_slot(operation, entries, journal)
         proceed(operation, [step], sites=[surgery.scope(merge_sites(patient.model), patient)])
         trained = {name: entries[name] for name in journal.trained}
         return Placed(operation, lambda slot: stored.get(id(slot)), trained)
 
-    return remake(
-        source, place, target, known, journal=journal, whole=whole, run=run,
-    )  # fmt: skip
+    with ahead(lambda progress: check_base(journal, source, folder, progress=progress)) as checked:
+        return remake(source, place, target, known, journal=journal, whole=whole, run=run)

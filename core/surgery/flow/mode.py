@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from surgery.checkpoint.remote import RemoteFile
 from surgery.checkpoint.trouble import in_units
 from surgery.errors import RefusedError
 from surgery.flow.draft import Draft
@@ -57,6 +58,8 @@ def choose_mode(draft: Draft, whole: bool, way: Way = "auto", memory: int | None
         return Mode(True, "asked for")
     if obstacle:
         return Mode(False, obstacle)
+    if any(isinstance(file, RemoteFile) for file in draft.files.values()):
+        return Mode(True, "the base is behind a URL, and only what is needed is fetched")
     if size > room:
         return Mode(True, f"the base takes {in_units(size)}, and {in_units(room)} may be used")
     return Mode(False, f"the base takes {in_units(size)} of {in_units(room)} that may be used")
@@ -73,8 +76,9 @@ def _obstacle(draft: Draft, whole: bool) -> str:
         return values.slot(slots[name]) if name in slots else values.trained(name)
 
     try:
-        for slot in slots.values():
-            values.slot(slot)
+        for slot in (*slots.values(), *draft.operation.plan.folded):
+            if slot.saved:
+                values.slot(slot)
         if whole:
             Layout(draft, node, frozenset(draft.trained)).tasks(Path(), draft.operation.seed)
     except NotStoredError as error:

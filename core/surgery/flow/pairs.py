@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from surgery.checkpoint.fetch import fetched
 from surgery.checkpoint.pair import Pair
 from surgery.checkpoint.stored import Stored, stored_files, stored_tensors
 from surgery.flow.files import JOURNAL
@@ -97,7 +98,7 @@ def _held(model: nn.Module) -> dict[str, Stored]:
 
 
 def _loaded(tuned: str | Path, source: Source, known: Registry) -> nn.Module:
-    path = Path(tuned).expanduser()
+    path = fetched(tuned)
     if (path / JOURNAL).is_file():
         return load(path, plugins=known).model
     return source.moved(str(path)).load().model

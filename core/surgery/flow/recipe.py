@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from surgery.checkpoint.publish import publish
+from surgery.checkpoint.upload import publish_at
+from surgery.checkpoint.urls import Folder, folder_at
 from surgery.checks.check import Check, demand, skipped
 from surgery.errors import RecipeError
+from surgery.flow.ahead import ahead
 from surgery.flow.draft import Draft, Placed, draft_of
 from surgery.flow.files import base_of
 from surgery.flow.mode import Mode, choose_mode
-from surgery.flow.prove import Witness, prove, prove_plain
+from surgery.flow.prove import Witness, contracts, prove, prove_plain
 from surgery.flow.run import Report, Run
 from surgery.flow.write import Contents, Values, from_files, in_memory, write_output
 from surgery.hooks.registry import Registry
@@ -36,7 +41,7 @@ class Outcome:
         mode: how it was applied, where there was a choice.
     """
 
-    folder: Path
+    folder: Folder
     plan: Plan
     checks: tuple[Check, ...]
     journal: Journal
@@ -53,7 +58,7 @@ def plan_recipe(recipe: Recipe, known: Registry) -> Operation:
     Raises:
         SurgeryError: the patient cannot be built, or a step is refused.
     """
-    return _operate(_source(recipe).build(), recipe, known)
+    return _operate(source_of_recipe(recipe).build(), recipe, known)
 
 
 def apply_recipe(
@@ -72,26 +77,39 @@ def apply_recipe(
     """
     run = run or Run()
     run.report("plan")
-    source, target = _source(recipe), output_of(recipe)
+    with ahead(partial(base_of, source_of_recipe(recipe))) as base:
+        return _applied(recipe, known, run, always_forward, base)
+
+
+def _applied(
+    recipe: Recipe,
+    known: Registry,
+    run: Run,
+    always_forward: bool,
+    base: Callable[[], dict[str, Any]],
+) -> Outcome:
+    """Apply a recipe; ``base`` gives the description of its base, once there is one."""
+    source, target = source_of_recipe(recipe), target_of(recipe)
     draft = draft_of(source, lambda patient: Placed(_operate(patient, recipe, known)))
+    demand(contracts(draft.operation.patient, known.families()), recipe.name)
     whole = recipe.output is not None and recipe.output.save == "full"
     mode = choose_mode(draft, whole, run.way, run.engine.memory)
     run.report(str(mode))
     exporters = [known.exporter(name) for name in (recipe.output.also if recipe.output else ())]
     needed = bytes_to_write(draft, whole)
-    with publish(target, force=run.force, needed_bytes=needed) as folder:
+    with publish_at(target, force=run.force, needed_bytes=needed) as folder:
         operation, values, checks = (
             _from_files(draft, known)
             if mode.streamed
             else _live(recipe, known, draft, always_forward, run.report)
         )
         run.report("write")
-        journal = journal_of(draft.operation.plan, base_of(source))
+        journal = journal_of(draft.operation.plan, base())
         checks += write_output(
             folder,
             operation,
             journal,
-            Contents(source, recipe.to_yaml(), draft if whole else None, exporters),
+            Contents(source, recipe.to_yaml(), draft if whole else None, exporters, over=target),
             values=values,
             engine=run.engine,
         )
@@ -101,18 +119,46 @@ def apply_recipe(
     return Outcome(target, draft.operation.plan, tuple(checks), journal, mode)
 
 
-def output_of(recipe: Recipe) -> Path:
-    """Give the folder that a recipe writes.
+def operated(recipe: Recipe, known: Registry) -> Operation:
+    """Load a recipe's patient, operate on it in memory, fill it and prove it.
+
+    Args:
+        recipe: what to do.
+        known: what the plugins offer.
 
     Raises:
-        RecipeError: it names none.
+        SurgeryError: a part failed.
+    """
+    operation = _operate(source_of_recipe(recipe).load(), recipe, known)
+    fill(operation.transaction.slots, recipe.seed)
+    demand(prove(operation, families=known.families()), recipe.name)
+    return operation
+
+
+def output_of(recipe: Recipe) -> Path:
+    """Give the folder of this machine that a recipe writes.
+
+    Raises:
+        RecipeError: it names none, or a URL.
+    """
+    target = target_of(recipe)
+    if not isinstance(target, Path):
+        raise RecipeError(f"{recipe.name}: output.path", "a folder of this machine", str(target))
+    return target
+
+
+def target_of(recipe: Recipe) -> Folder:
+    """Give the folder that a recipe writes, here or behind a URL.
+
+    Raises:
+        RecipeError: it names none, or a URL that carries more than a place.
     """
     if recipe.output is None:
         raise RecipeError(
             f"{recipe.name}: output", "a folder to write", "nothing",
             "add `output: {path: ./out}` or give --output ./out",
         )  # fmt: skip
-    return recipe.resolve(recipe.output.path)
+    return folder_at(recipe.output.path, recipe.folder)
 
 
 def prove_from_files(draft: Draft, known: Registry) -> list[Check]:
@@ -129,7 +175,12 @@ def _operate(patient: Patient, recipe: Recipe, known: Registry) -> Operation:
     return operate(patient, recipe.steps, seed=recipe.seed, families=known.families())
 
 
-def _source(recipe: Recipe) -> Source:
+def source_of_recipe(recipe: Recipe) -> Source:
+    """Give the source of what a recipe operates on.
+
+    Raises:
+        RecipeError: it names none.
+    """
     if recipe.patient is None:
         raise RecipeError(
             f"{recipe.name}: patient", "a source", "nothing",
@@ -148,7 +199,7 @@ def _live(
     """Replay the plan on the patient with its weights, and prove it."""
     report("load")
     planned = draft.operation.plan
-    patient = _source(recipe).load()
+    patient = source_of_recipe(recipe).load()
     report("operate")
     witness = Witness(patient, recipe.steps, always_forward)
     sites = [step.sites for step in planned.steps]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TypeAlias
 
 from torch import Tensor
 
 from surgery.checkpoint.header import TensorEntry
-from surgery.checkpoint.publish import publish
 from surgery.checkpoint.tensors import read_tensor
+from surgery.checkpoint.upload import publish_at
+from surgery.checkpoint.urls import Folder
 from surgery.checks.check import Check, demand
 from surgery.flow.draft import Draft, Placed, draft_of
 from surgery.flow.mode import choose_mode
@@ -20,7 +20,7 @@ from surgery.flow.run import Report, Run
 from surgery.flow.write import Contents, Values, from_files, in_memory, write_output
 from surgery.hooks.registry import Registry
 from surgery.operate.fill import fill
-from surgery.operate.journal import Journal, journal_of
+from surgery.operate.journal import Journal, journal_of, with_trained
 from surgery.operate.operation import Operation
 from surgery.operate.patient import Patient
 from surgery.operate.slots import Slot
@@ -33,7 +33,7 @@ Place: TypeAlias = Callable[[Patient], Placed]
 def remake(
     source: Source,
     place: Place,
-    target: Path,
+    target: Folder,
     known: Registry,
     *,
     journal: Journal,
@@ -58,13 +58,15 @@ def remake(
     draft = draft_of(source, place)
     mode = choose_mode(draft, whole, run.way, run.engine.memory)
     run.report(str(mode))
-    with publish(target, force=run.force, needed_bytes=bytes_to_write(draft, whole)) as folder:
+    needed = bytes_to_write(draft, whole)
+    with publish_at(target, force=run.force, needed_bytes=needed) as folder:
         operation, values, checks = _made(draft, place, mode.streamed, known, run.report)
         run.report("write")
+        slots = draft.operation.plan.slots
         made = journal_of(draft.operation.plan, journal.base)
-        trained = [name for name in draft.trained if name not in draft.operation.plan.slots]
-        made = made.model_copy(update={"trained": trained})
-        contents = Contents(source, None, draft if whole else None)
+        stored = [name for name, slot in slots.items() if draft.stored(slot)]
+        made = with_trained(made, [*stored, *draft.trained])
+        contents = Contents(source, None, draft if whole else None, over=target)
         checks += write_output(folder, operation, made, contents, values=values, engine=run.engine)
         if whole:
             checks.append(prove_plain(source.moved(str(folder)), draft.rows))
@@ -73,19 +75,20 @@ def remake(
 
 
 def entries_by_slot(
-    operation: Operation, entries: Mapping[str, TensorEntry], folded: Mapping[str, object]
+    operation: Operation, entries: Mapping[str, TensorEntry], journal: Journal
 ) -> dict[int, TensorEntry]:
     """Give the stored values of an operation's slots, by the slot's identity.
 
     Args:
         operation: what a journal replayed, before anything else is placed.
         entries: the stored tensors by name.
-        folded: names of tensors that are gone from the model, and stored.
+        journal: says which tensors are stored, of those that are there and those that are gone.
     """
-    found = {id(s): entries[n] for n, s in operation.slots.items() if n in entries and s.saved}
+    listed = {name for name, entry in journal.tensors.items() if entry.stored} & entries.keys()
+    found = {id(s): entries[n] for n, s in operation.slots.items() if n in listed}
     left = {id(slot) for slot in operation.slots.values()}
     for slot in operation.transaction.slots:
-        if id(slot) not in left and slot.name in folded:
+        if id(slot) not in left and slot.name in journal.folded:
             found[id(slot)] = entries[slot.name]
     return found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,11 +17,12 @@ from uuid import uuid4
 from surgery.checkpoint.dtypes import size_of
 from surgery.checkpoint.header import TensorEntry
 from surgery.checkpoint.place import Way, place_file
+from surgery.checkpoint.reading import File
 from surgery.checkpoint.trouble import in_units
 from surgery.checkpoint.writer import NewEntry, write_tensors
 from surgery.errors import RefusedError
 from surgery.flow.jobs import run_elsewhere, run_jobs
-from surgery.operate.values import Held, Node, memory_for, parts_of, values_of
+from surgery.operate.values import Held, Node, memory_for, parts_of, pieces_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -69,7 +70,7 @@ class FileTask:
     pieces: tuple[Piece, ...]
     seed: int = 0
     metadata: Mapping[str, str] = field(default_factory=dict)
-    same_as: Path | None = None
+    same_as: File | None = None
     way: Way = "auto"
 
     @property
@@ -141,13 +142,13 @@ def _entry(piece: Piece, seed: int, bad: list[str]) -> NewEntry:
     return NewEntry(piece.name, piece.dtype, piece.shape, partial(_produce, piece, seed, bad))
 
 
-def _produce(piece: Piece, seed: int, bad: list[str]) -> Tensor:
+def _produce(piece: Piece, seed: int, bad: list[str]) -> Iterator[Tensor]:
     from surgery.checks.invariants import is_finite
 
-    values = values_of(piece.node, seed)
-    if not is_finite(values):
-        bad.append(piece.name)
-    return values
+    for values in pieces_of(piece.node, seed):
+        if not is_finite(values) and piece.name not in bad[-1:]:
+            bad.append(piece.name)
+        yield values
 
 
 def write_files(
@@ -214,13 +215,17 @@ def _here(
             raise InterruptedError
         progress(count)
 
+    def give_up(running: list[Future[Any]]) -> None:
+        stop.set()
+        wait(running)
+
     count = at_once(tasks, memory, len(tasks) if given else len(os.sched_getaffinity(0)))
     with _single_threaded(), nullcontext(given) if given else ThreadPoolExecutor(count) as pool:
         return run_jobs(
             tasks,
             lambda task: pool.submit(write_file, task, advance),
             at_once=count,
-            halt=stop.set,
+            give_up=give_up,
         )
 
 

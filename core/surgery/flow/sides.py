@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from surgery.checkpoint.fetch import fetched
 from surgery.checkpoint.stored import Stored, stored_files, stored_in
+from surgery.checkpoint.urls import is_url
 from surgery.errors import IntegrityError
-from surgery.flow.files import JOURNAL, changed_in, journal_in
+from surgery.flow.files import JOURNAL, changed_in, has_journal, journal_in
 from surgery.flow.load import check_base, replay, source_of
 from surgery.flow.structure import source_given
 from surgery.flow.whole import source_here
@@ -47,12 +49,12 @@ class Side:
     notes: tuple[str, ...] = ()
 
 
-def side_of(given: str | Path, known: Registry, base: Path | None = None) -> Side:
+def side_of(given: str | Path, known: Registry, base: str | Path | None = None) -> Side:
     """Open a checkpoint for reading.
 
     Args:
-        given: a folder with a model, an output of ``surgery apply``, a weight file, or
-            ``SOURCE:NAME``.
+        given: a folder with a model, an output of ``surgery apply``, a weight file,
+            ``SOURCE:NAME``, or the URL of a folder.
         known: what the plugins offer.
         base: where the base of an output is now, if it moved.
 
@@ -61,7 +63,9 @@ def side_of(given: str | Path, known: Registry, base: Path | None = None) -> Sid
         IntegrityError: a file is damaged, or an output's base is another one.
         PluginError: a plugin that took part in an output is missing.
     """
-    path = Path(given).expanduser()
+    if isinstance(given, str) and is_url(given) and not has_journal(given):
+        return _of_source(given, source_given(given, known))
+    path = fetched(given)
     if (path / JOURNAL).is_file():
         return _output(path, known, base)
     if ":" in str(given) and not path.exists():
@@ -70,7 +74,7 @@ def side_of(given: str | Path, known: Registry, base: Path | None = None) -> Sid
     return Side(str(given), stored_in(path), companions)
 
 
-def base_side(folder: Path, known: Registry, base: Path | None = None) -> Side:
+def base_side(folder: Path, known: Registry, base: str | Path | None = None) -> Side:
     """Open the base that an output's journal names.
 
     Raises:
@@ -99,7 +103,7 @@ def _of_source(name: str, source: Source) -> Side:
     return Side(name, stored_files(weights.values()), dict(companions) if companions else None)
 
 
-def _output(folder: Path, known: Registry, base: Path | None) -> Side:
+def _output(folder: Path, known: Registry, base: str | Path | None) -> Side:
     """Open an output: a whole model with what is beside it, or changes of a base."""
     journal = journal_in(folder)
     held = stored_in(changed_in(folder, journal))
@@ -121,7 +125,7 @@ def _laid(
     journal: Journal,
     changed: Mapping[str, Stored],
     known: Registry,
-    base: Path | None,
+    base: str | Path | None,
 ) -> dict[str, Stored]:
     """Lay the stored tensors of an output over those of its base, by the names of its files."""
     source = source_of(journal.base, folder, base, known)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from surgery.checkpoint.fetch import fetched
+from surgery.checkpoint.urls import is_url
 from surgery.errors import PatientError, RecipeError, did_you_mean
-from surgery.flow.files import JOURNAL, journal_in
+from surgery.flow.files import JOURNAL, has_journal, journal_in
 from surgery.flow.load import load, replay, source_of
 from surgery.hooks.registry import Registry
 from surgery.operate.patient import Patient
@@ -20,15 +22,18 @@ def build_structure(given: str, known: Registry, *, weights: bool = False) -> Pa
     """Build the structure of a model on meta, or the model with its weights.
 
     Args:
-        given: a folder with a model; a folder that ``surgery apply`` wrote; ``SOURCE:NAME``, such
-            as a source's packaged model; a recipe file; or the name of a shipped recipe.
+        given: a folder with a model, or one that ``surgery apply`` wrote, or the URL of one;
+            ``SOURCE:NAME``, such as a source's packaged model; a recipe file; or the name of a
+            shipped recipe.
         known: what the plugins offer.
         weights: True to read the weights too.
 
     Raises:
         SurgeryError: nothing of the kind is there, or it cannot be built.
     """
-    path = Path(given).expanduser()
+    if is_url(given) and not has_journal(given):
+        return _of_source(source_given(given, known), weights)
+    path = fetched(given)
     if path.is_dir():
         return _of_folder(path, known, weights)
     if given.partition(":")[0] in known.names("source") and ":" in given:
@@ -71,7 +76,7 @@ def source_given(given: str, known: Registry) -> Source:
         PatientError: no source, or more than one, reads folders.
     """
     name, colon, option = given.partition(":")
-    if colon and not Path(given).exists():
+    if colon and not is_url(given) and not Path(given).exists():
         return _source(known.source(name), option, given)
     readers = [name for name in known.names("source") if _reads_any(known.source(name))]
     if len(readers) != 1:

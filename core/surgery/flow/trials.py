@@ -66,6 +66,7 @@ class Trial:
     Attributes:
         name: what was tried, such as ``base`` or ``surgeries[1] lora alone``.
         kind: the base, one surgery, the first surgeries, or all of them in parallel.
+        surgery: the one surgery that was tried alone, or an empty text.
         checks: what was looked at, in order.
         trouble: the first thing that is wrong, or None.
         skipped: why it was not tried, or an empty text.
@@ -74,6 +75,7 @@ class Trial:
 
     name: str
     kind: Kind
+    surgery: str = ""
     checks: tuple[Check, ...] = ()
     trouble: Trouble | None = None
     skipped: str = ""
@@ -150,7 +152,9 @@ def _contracts(found: Observation, patient: Patient, families: Sequence[Family])
         found,
         families=tuple(name for name, _ in known),
         violations=tuple(one for _, some in known if isinstance(some, list) for one in some),
-        faults=tuple(f"{name} broke: {some}" for name, some in known if isinstance(some, Exception)),
+        faults=tuple(
+            f"{name} broke: {some}" for name, some in known if isinstance(some, Exception)
+        ),
     )
 
 

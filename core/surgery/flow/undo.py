@@ -6,10 +6,15 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from surgery.checkpoint.base import index_of_weights
+from surgery.checkpoint.fetch import fetched
 from surgery.checkpoint.header import TensorEntry
 from surgery.checkpoint.manifest import check_manifest
 from surgery.checkpoint.place import place_file
-from surgery.checkpoint.publish import publish
+from surgery.checkpoint.reading import File
+from surgery.checkpoint.remote import RemoteFile
+from surgery.checkpoint.upload import publish_at
+from surgery.checkpoint.urls import Folder
 from surgery.errors import ConflictError, RefusedError, SurgeryError
 from surgery.flow.draft import Placed
 from surgery.flow.files import journal_in
@@ -25,8 +30,13 @@ from surgery.operate.slots import Origin, Slot
 
 
 def undo_all(
-    folder: Path, target: Path, known: Registry, *, base: Path | None = None, force: bool = False
-) -> Path:
+    folder: str | Path,
+    target: Folder,
+    known: Registry,
+    *,
+    base: str | Path | None = None,
+    force: bool = False,
+) -> Folder:
     """Write the base of a checkpoint, its files as they are.
 
     Args:
@@ -39,7 +49,7 @@ def undo_all(
     Raises:
         SurgeryError: files or base are damaged, or the base has no files.
     """
-    check_manifest(folder)
+    check_manifest(folder := fetched(folder))
     journal = journal_in(folder)
     source = source_of(journal.base, folder, base, known)
     check_base(journal, source, folder)
@@ -49,21 +59,21 @@ def undo_all(
             "undo", "a base with files", f"one that {source.name} makes",
             "build it from the `patient:` of the recipe",
         )  # fmt: skip
-    with publish(target, force=force, needed_bytes=0) as new:
+    with publish_at(target, force=force, needed_bytes=0) as new:
         for name, path in {**source.companions(), **_beside(files)}.items():
             shutil.copyfile(path, new / name)
-        for name, path in files.items():
-            place_file(path, new / name)
+        for name, file in files.items():
+            place_file(file, new / name)
     return target
 
 
 def undo_one(
-    folder: Path,
+    folder: str | Path,
     number: int,
-    target: Path,
+    target: Folder,
     known: Registry,
     *,
-    base: Path | None = None,
+    base: str | Path | None = None,
     run: Run | None = None,
 ) -> Outcome:
     """Write a checkpoint without one of its surgeries; all other values stay bit for bit.
@@ -83,7 +93,7 @@ def undo_one(
     """
     run = run or Run()
     run.report("verify")
-    check_manifest(folder)
+    check_manifest(folder := fetched(folder))
     journal = journal_in(folder)
     if not 0 <= number < len(journal.steps):
         names = ", ".join(f"{n} ({step.use})" for n, step in enumerate(journal.steps))
@@ -109,9 +119,12 @@ def undo_one(
     )  # fmt: skip
 
 
-def _beside(files: Mapping[str, Path]) -> dict[str, Path]:
-    """Give the indexes that stand beside weight files."""
-    folders = {path.parent for path in files.values()}
+def _beside(files: Mapping[str, File]) -> dict[str, Path]:
+    """Give the indexes that stand beside weight files; one behind a URL is fetched."""
+    remote = {name: file for name, file in files.items() if isinstance(file, RemoteFile)}
+    if index := index_of_weights(remote):
+        return {name: index.fetch([name]) / name for name in index.files}
+    folders = {path.parent for path in files.values() if isinstance(path, Path)}
     return {p.name: p for folder in folders for p in folder.glob("*.index.json")}
 
 
@@ -126,7 +139,7 @@ def _values(
     for slot in operation.plan.slots.values():
         if slot.step > number and any(_is_of(origin, number) for origin in slot.sources):
             raise _depends(journal, number, slot.step, f"{slot.name} is made of what it made")
-    stored = entries_by_slot(operation, entries, journal.folded)
+    stored = entries_by_slot(operation, entries, journal)
     slots = {id(slot): slot for slot in operation.transaction.slots}
     return {(slots[key].step, slots[key].name): entry for key, entry in stored.items()}
 

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from surgery.checkpoint.digests import Progress
+from surgery.checkpoint.fetch import fetched
 from surgery.checkpoint.header import read_header
 from surgery.checkpoint.index import INDEX, SINGLE, lies_inside, open_checkpoint
 from surgery.checkpoint.manifest import MANIFEST, check_manifest
@@ -36,7 +38,12 @@ _T = TypeVar("_T")
 
 
 def verify(
-    folder: Path, known: Registry, *, base: Path | None = None, fast: bool = False
+    folder: str | Path,
+    known: Registry,
+    *,
+    base: str | Path | None = None,
+    fast: bool = False,
+    progress: Progress | None = None,
 ) -> list[Check]:
     """Check a folder; every check is listed, those that could not be made as skipped.
 
@@ -45,23 +52,30 @@ def verify(
         known: what the plugins offer.
         base: where the base of an output is now, if it moved.
         fast: compare sizes and headers alone: no digest, no value, no structure.
+        progress: called with each number of bytes that was hashed, from several threads.
 
     Raises:
         RecipeError: there is no such folder.
     """
-    folder = Path(folder)
+    folder = fetched(folder)
     with readable(folder):
         if not folder.is_dir():
             found = "a file" if folder.exists() else "nothing there"
             raise RecipeError(show_path(folder), "a folder", found)
         output = any((folder / name).exists() for name in (MANIFEST, JOURNAL, CHANGED))
-    made = _output(folder, known, base, fast) if output else _folder(folder, known, fast)
+    made = _output(folder, known, base, fast, progress) if output else _folder(folder, known, fast)
     return list(made)
 
 
-def _output(folder: Path, known: Registry, base: Path | None, fast: bool) -> Iterator[Check]:
+def _output(
+    folder: Path,
+    known: Registry,
+    base: str | Path | None,
+    fast: bool,
+    progress: Progress | None,
+) -> Iterator[Check]:
     """Check what ``surgery apply`` wrote; what is damaged is not read any further."""
-    files, whole = _attempt("files", lambda: _output_files(folder, fast))
+    files, whole = _attempt("files", lambda: _output_files(folder, fast, progress))
     yield files
     if whole is None:
         yield from _skip("the files are damaged", (*_RECORD, *_VALUES))
@@ -78,7 +92,7 @@ def _output(folder: Path, known: Registry, base: Path | None, fast: bool) -> Ite
         yield from _skip("the tensors are damaged", (*_RECORD[3:], *_VALUES))
         return
     yield guarded("ledger", lambda: _ledger(folder, journal, held, known, fast))
-    yield _base(folder, journal, known, base, fast)
+    yield _base(folder, journal, known, base, fast, progress)
     if fast:
         yield from _skip(_FAST, _VALUES)
         return
@@ -103,9 +117,11 @@ def _folder(folder: Path, known: Registry, fast: bool) -> Iterator[Check]:
     yield from structural_of_folder(folder, known, stored)
 
 
-def _output_files(folder: Path, fast: bool) -> tuple[str, Mapping[str, Stored]]:
+def _output_files(
+    folder: Path, fast: bool, progress: Progress | None
+) -> tuple[str, Mapping[str, Stored]]:
     """Check all files of an output; give a remark, and the tensors of a whole model in it."""
-    notes = check_manifest(folder, fast=fast)
+    notes = check_manifest(folder, fast=fast, progress=progress)
     for path in sorted(folder.rglob("*.safetensors")):
         read_header(path)
     whole = stored_in(folder) if any((folder / n).is_file() for n in (SINGLE, INDEX)) else {}
@@ -164,13 +180,20 @@ def _ledger(
     return ledger({**wanted, **{name: found[name] for name in journal.trained}}, found)
 
 
-def _base(folder: Path, journal: Journal, known: Registry, base: Path | None, fast: bool) -> Check:
+def _base(
+    folder: Path,
+    journal: Journal,
+    known: Registry,
+    base: str | Path | None,
+    fast: bool,
+    progress: Progress | None,
+) -> Check:
     """Check that the base is the one that was operated on."""
     if "source" not in journal.base:
         return skipped("base", "it was a model given from Python")
 
     def compare() -> tuple[str, bool]:
-        check_base(journal, source_of(journal.base, folder, base, known), folder, fast)
+        check_base(journal, source_of(journal.base, folder, base, known), folder, fast, progress)
         return "", True
 
     return _attempt("base", compare)[0]

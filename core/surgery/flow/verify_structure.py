@@ -52,7 +52,7 @@ def structural_of_output(
     folder: Path,
     journal: Journal,
     known: Registry,
-    base: Path | None,
+    base: str | Path | None,
     changed: Sequence[Stored],
     whole: Mapping[str, Stored],
 ) -> Iterator[Check]:
@@ -178,7 +178,7 @@ def _some(what: str, names: Sequence[str]) -> str:
 
 
 def _sources(
-    journal: Journal, folder: Path, base: Path | None, known: Registry
+    journal: Journal, folder: Path, base: str | Path | None, known: Registry
 ) -> tuple[Source, Source]:
     """Give the source of the base's structure, and one that may read the folder itself."""
     if journal.whole:

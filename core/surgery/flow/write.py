@@ -14,8 +14,10 @@ from torch import Tensor
 from surgery.checkpoint.index import INDEX
 from surgery.checkpoint.manifest import write_manifest
 from surgery.checkpoint.tensors import TensorReader
+from surgery.checkpoint.urls import Folder
 from surgery.checks.check import Check, failed, passed
 from surgery.checks.ledger import ledger
+from surgery.flow.card import Trained, card_of, write_card
 from surgery.flow.draft import Draft, added_by_extensions
 from surgery.flow.files import JOURNAL, RECIPE, STRUCTURE, changed_in
 from surgery.flow.layout import Layout, index_of
@@ -98,12 +100,16 @@ class Contents:
         recipe: the resolved recipe, as YAML.
         whole: the draft of a whole model, to write one; the changed tensors alone if None.
         exporters: what writes other tools' formats, each into a folder of its own.
+        trained: what a training did, for the model card.
+        over: the output that this one replaces, if one stands there; its card's own text stays.
     """
 
     source: Source | None = None
     recipe: str | None = None
     whole: Draft | None = None
     exporters: Sequence[Exporter] = ()
+    trained: Trained | None = None
+    over: Folder | None = None
 
 
 def write_output(
@@ -156,6 +162,8 @@ def write_output(
         (folder / RECIPE).write_text(contents.recipe, encoding="utf-8")
     (folder / JOURNAL).write_text(journal.model_dump_json(indent=1) + "\n", encoding="utf-8")
     write_manifest(folder, _known(tasks, journal))
+    card = card_of(operation, journal, contents.source, contents.trained)
+    write_card(folder, card, contents.over)
     wanted = {piece.name: (piece.shape, piece.dtype) for piece in changed.pieces}
     return [_read_back(changed.path, wanted), _finite(written)]
 
@@ -169,7 +177,8 @@ def changed_task(operation: Operation, journal: Journal, values: Values, folder:
         values: where the numbers come from.
         folder: where to write.
     """
-    slots: Mapping[str, Slot] = {n: s for n, s in operation.plan.slots.items() if s.saved}
+    listed, slots = journal.tensors, operation.plan.slots
+    slots = {name: slot for name, slot in slots.items() if listed[name].stored}
     trained = [name for name in journal.trained if name not in slots]
     if journal.whole:
         own, trained = added_by_extensions(operation), []
@@ -216,7 +225,7 @@ def _whole(
     layout = Layout(draft, node, frozenset(journal.trained), values.live)
     tasks = layout.tasks(folder, journal.seed)
     if len(tasks) > 1:
-        names = {path.parent for path in draft.files.values()}
+        names = {path.parent for path in draft.files.values() if isinstance(path, Path)}
         found = [p.name for parent in names for p in parent.glob("*.safetensors.index.json")]
         name = found[0] if len(found) == 1 else INDEX
         (folder / name).write_text(index_of(tasks), encoding="utf-8")
@@ -260,9 +269,8 @@ def _export(
 def _known(tasks: Iterable[FileTask], journal: Journal) -> dict[str, dict[str, Any]]:
     """Give the digests of files that were taken over whole: those of the base."""
     files: dict[str, dict[str, Any]] = journal.base.get("digest", {}).get("files", {})
-    return {
-        t.path.name: files[t.same_as.name] for t in tasks if t.same_as and t.same_as.name in files
-    }
+    kept = ((t.path.name, t.same_as) for t in tasks)
+    return {name: files[p.name] for name, p in kept if isinstance(p, Path) and p.name in files}
 
 
 def _piece(name: str, slot: Slot, values: Values) -> Piece:

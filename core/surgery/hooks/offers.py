@@ -109,7 +109,8 @@ def _given(
 def _checked(kind: str, value: Any, place: str, owner: tuple[str, str]) -> Offer | Fault:
     wrong, reason = guarded(lambda: KINDS[kind].wrong(value) or _misnamed(value))
     if reason or wrong:
-        wanted = f"a {KINDS[kind].word} that keeps its contract"
+        word = KINDS[kind].word
+        wanted = f"{'an' if word[0] in 'aeiou' else 'a'} {word} that keeps its contract"
         return fault(owner, place, wanted, reason or f"{_shown(value)}, which {wrong}")
     return Offer(kind, value.name, value, owner)
 
@@ -141,10 +142,37 @@ def _no_initialiser(value: Any) -> str | None:
     return _no_model(value, Initialiser)
 
 
+def _no_attachment(value: Any) -> str | None:
+    from surgery.operate.attachment import Attachment
+
+    return _no_model(value, Attachment)
+
+
 def _no_doctor(value: Any) -> str | None:
     from surgery.operate.doctor import Doctor
 
     return _no_model(value, Doctor)
+
+
+def _no_objective(value: Any) -> str | None:
+    from surgery.operate.objective import Objective
+
+    wrong = _no_model(value, Objective)
+    if wrong or set(value.better.values()) <= {"min", "max"}:
+        return wrong
+    return f"says that {value.better} is better; write 'min' or 'max' for each metric"
+
+
+def _no_data(value: Any) -> str | None:
+    from surgery.operate.data import Data
+
+    return _no_model(value, Data)
+
+
+def _no_engine(value: Any) -> str | None:
+    from surgery.operate.engine import Engine
+
+    return _no_model(value, Engine)
 
 
 def _no_model(value: Any, base: type[Any]) -> str | None:
@@ -196,11 +224,13 @@ KINDS: Mapping[str, Kind] = {
     "source": Kind("surgery_sources", "source", _no_source),
     "family": Kind("surgery_families", "family", _no_family),
     "initialiser": Kind("surgery_initialisers", "initialiser", _no_initialiser),
+    "attachment": Kind("surgery_attachments", "attachment", _no_attachment),
     "doctor": Kind("surgery_doctors", "doctor", _no_doctor),
     "exporter": Kind("surgery_exporters", "exporter", _no_exporter),
     "importer": Kind("surgery_importers", "importer", _no_importer),
-    "objective": Kind("surgery_objectives", "objective", _no_class),
-    "data": Kind("surgery_data", "data set", _no_class),
+    "objective": Kind("surgery_objectives", "objective", _no_objective),
+    "data": Kind("surgery_data", "data set", _no_data),
+    "engine": Kind("surgery_engines", "engine", _no_engine),
 }
 """The kinds of offers, by the word that ``Registry.offer`` takes."""
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pluggy
 
 if TYPE_CHECKING:
+    from surgery.operate.attachment import Attachment
+    from surgery.operate.data import Data
     from surgery.operate.doctor import Doctor
+    from surgery.operate.engine import Engine
     from surgery.operate.exporter import Exporter
     from surgery.operate.family import Family
     from surgery.operate.importer import Importer
     from surgery.operate.initialiser import Initialiser
+    from surgery.operate.objective import Objective
     from surgery.operate.source import Source
     from surgery.operate.surgery import Surgery
 
@@ -44,6 +48,11 @@ def surgery_initialisers() -> Sequence[type[Initialiser]]:  # type: ignore[empty
 
 
 @hookspec
+def surgery_attachments() -> Sequence[type[Attachment]]:  # type: ignore[empty-body]
+    """Give the modules to be placed beside a model that the plugin offers, as classes."""
+
+
+@hookspec
 def surgery_doctors() -> Sequence[type[Doctor]]:  # type: ignore[empty-body]
     """Give the doctors that the plugin offers, as classes."""
 
@@ -59,10 +68,15 @@ def surgery_importers() -> Sequence[Importer]:  # type: ignore[empty-body]
 
 
 @hookspec
-def surgery_objectives() -> Sequence[type[Any]]:  # type: ignore[empty-body]
-    """Give the objectives that the plugin offers, as classes with a ``name``."""
+def surgery_objectives() -> Sequence[type[Objective]]:  # type: ignore[empty-body]
+    """Give the objectives that the plugin offers, as classes."""
 
 
 @hookspec
-def surgery_data() -> Sequence[type[Any]]:  # type: ignore[empty-body]
-    """Give the data sets that the plugin offers, as classes with a ``name``."""
+def surgery_data() -> Sequence[type[Data]]:  # type: ignore[empty-body]
+    """Give the data sets that the plugin offers, as classes."""
+
+
+@hookspec
+def surgery_engines() -> Sequence[type[Engine]]:  # type: ignore[empty-body]
+    """Give the engines of training that the plugin offers, as classes."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
-from surgery.anatomy.extended import BASE, EXTENSIONS, own_tensors
+from surgery.anatomy.extended import BARE, BASE, EXTENSIONS, own_tensors
 
 if TYPE_CHECKING:
     from torch import nn
@@ -22,7 +22,13 @@ class Behaviour:
     settings with ``extensions`` and calls ``super().forward``. It may define
     ``follow_mode(mode)``, called with the mode a parent asked for even where the module is
     held in eval mode.
+
+    Attributes:
+        structural: True where the module's own class cannot run without it, because children
+            that its forward calls are gone; the anatomy is then read with it.
     """
+
+    structural: ClassVar[bool] = False
 
     def extensions(self, kind: type[_S]) -> Iterator[tuple[str, _S]]:
         """Give name and settings of this module's extensions that have settings of a kind."""
@@ -51,6 +57,20 @@ class HeldInEval(Behaviour):
 _CLASSES: dict[tuple[type, type], type[nn.Module]] = {}
 
 
+class _Printed(type):
+    """Print a class as the one it was made of: libraries keep tables by what classes print."""
+
+    def __repr__(cls) -> str:
+        return repr(getattr(cls, BARE)) if hasattr(cls, BARE) else super().__repr__()
+
+
+def _printed_as_bare(kind: type) -> type:
+    """Give the metaclass of what is made of a class whose metaclass is ``kind``."""
+    if issubclass(kind, _Printed):
+        return kind
+    return _Printed if kind is type else type("_Printed", (_Printed, kind), {})
+
+
 def behaving(behaviour: type[Behaviour], base: type[nn.Module]) -> type[nn.Module]:
     """Give the class that is ``base`` with a behaviour in front; ``base`` if it has it already.
 
@@ -60,9 +80,19 @@ def behaving(behaviour: type[Behaviour], base: type[nn.Module]) -> type[nn.Modul
         return base
     key = (behaviour, base)
     if key not in _CLASSES:
-        names = {"__module__": __name__, BASE: getattr(base, BASE, base)}
-        _CLASSES[key] = type(behaviour.__name__ + base.__name__, key, names)
+        names = {"__module__": __name__, BARE: getattr(base, BARE, base)}
+        made = _printed_as_bare(type(base))(behaviour.__name__ + base.__name__, key, names)
+        setattr(made, BASE, _read_as(behaviour, base, made))
+        _CLASSES[key] = made
     return _CLASSES[key]
+
+
+def _read_as(behaviour: type[Behaviour], base: type[nn.Module], made: type) -> type:
+    """Give the class as which the anatomy reads a module."""
+    plain = getattr(base, BASE, base)
+    if not behaviour.structural:
+        return plain
+    return made if base is plain else behaving(behaviour, plain)
 
 
 def base_parameters(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Parameter]]:

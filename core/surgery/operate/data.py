@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, Protocol
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class Samples(Protocol):
@@ -33,6 +33,10 @@ class Data(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     name: ClassVar[str]
+
+    weight: float = Field(
+        1.0, gt=0, description="How often each sample comes, where several data sets are mixed."
+    )
 
     @abstractmethod
     def open(self) -> Samples:

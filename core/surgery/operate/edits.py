@@ -51,7 +51,8 @@ class Derive:
     Attributes:
         sources: dotted names of the old tensors.
         compute: called as ``compute(*old, generator=generator)``, gives the new tensor; the
-            core casts it to the planned dtype and checks its shape.
+            core casts it to the planned dtype and checks its shape. One that is ``Piecewise``
+            too is never given the whole of its first source, where that is in a file.
     """
 
     sources: tuple[str, ...]
@@ -245,7 +246,8 @@ class SetAttribute:
     """Set a plain attribute of a module that follows from the configuration.
 
     Attributes:
-        name: dotted path, such as ``prompt_encoder.mask_input_size``.
+        name: dotted path, such as ``prompt_encoder.mask_input_size``; also of a value that a
+            module holds, such as ``decoder.config.num_layers``.
         value: numbers, texts, and lists, tuples and mappings of them; a function of the library.
     """
 

@@ -6,11 +6,14 @@ from typing import Any
 
 from torch import nn
 
-from surgery.anatomy.extended import EXTENSIONS, plain_class
+from surgery.anatomy.extended import EXTENSIONS, bare_class
 from surgery.errors import ConflictError, SurgeryError, did_you_mean
 from surgery.operate.behaviour import Behaviour, behaving
 from surgery.operate.edits import Extend
 from surgery.operate.holders import Undo, restore_table
+
+_OURS = "_surgery_"
+"""How the attributes begin that extensions and their behaviours leave on a module."""
 
 
 def attach(module: nn.Module, edit: Extend, behaviour: type[Behaviour]) -> Undo:
@@ -42,7 +45,7 @@ def take(module: nn.Module, path: str, name: str) -> Undo:
     if name not in table:
         raise SurgeryError(path, f"an extension {name!r}", "none", did_you_mean(name, table))
     others = {key: edit for key, edit in table.items() if key != name}
-    cls = plain_class(module)
+    cls = bare_class(module)
     for edit in others.values():
         cls = behaving(edit.behaviour(), cls)
     kept = {leaf for edit in others.values() for leaf in (*edit.tensors, *edit.shares)}
@@ -68,8 +71,9 @@ def _set(module: nn.Module, cls: type[nn.Module], table: dict[str, Extend]) -> N
     module.__class__ = cls
     if table:
         module.__dict__[EXTENSIONS] = table
-    else:
-        module.__dict__.pop(EXTENSIONS, None)
+        return
+    for name in [name for name in vars(module) if name.startswith(_OURS)]:
+        del module.__dict__[name]  # what behaviours noted there goes with the last of them
 
 
 def _without(table: Any, names: set[str]) -> Undo:

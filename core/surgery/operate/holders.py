@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
 
-from torch import Tensor, nn
+from torch import Tensor, dtype, nn
 
 from surgery.errors import SurgeryError
+from surgery.operate.dtypes import dtype_of
 from surgery.operate.edits import Derive, Keep, Place, SetConfig, Value
 from surgery.operate.patient import Patient
 
@@ -127,6 +128,31 @@ def owner_of(edit: SetConfig, patient: Patient) -> tuple[Any, str]:
     if above is None:
         raise SurgeryError(f"{edit.of}.{edit.key}", f"a patient whose {edit.of} has it", "none")
     return above, leaf
+
+
+def owner_below(modules: Mapping[str, nn.Module], name: str) -> tuple[Any, str]:
+    """Give the object whose attribute a dotted path names: a module, or what a module holds.
+
+    Raises:
+        SurgeryError: there is no such object.
+    """
+    path, _, leaf = name.rpartition(".")
+    inner: list[str] = []
+    while path and path not in modules:
+        path, _, last = path.rpartition(".")
+        inner.insert(0, last)
+    found: Any = modules[path]
+    for part in inner:
+        found = getattr(found, part, None)
+    if found is None:
+        raise SurgeryError(name, "an attribute of a module", "no such module or attribute")
+    return found, leaf
+
+
+def as_held(owner: Any, leaf: str, value: Any) -> Any:
+    """Give a JSON value as an object holds it: a dtype's name as a dtype where there is one."""
+    held = isinstance(getattr(owner, leaf, None), dtype)
+    return dtype_of(value) if held and isinstance(value, str) else value
 
 
 def set_attribute(owner: Any, leaf: str, value: Any) -> Undo:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import PurePosixPath
 from platform import python_version
 from typing import Any
@@ -52,7 +52,7 @@ class TensorEntry(_Data):
         shape: its shape.
         dtype: its dtype by torch's name.
         trainable: whether it takes gradients.
-        stored: False where the base holds the same values under another name.
+        stored: False where the base holds the same values, perhaps under another name.
     """
 
     shape: list[int]
@@ -137,6 +137,20 @@ def journal_of(plan: Plan, base: Mapping[str, Any] | None = None) -> Journal:
         folded={slot.name: _folded(slot) for slot in plan.folded},
         versions=versions(),
     )
+
+
+def with_trained(journal: Journal, names: Iterable[str]) -> Journal:
+    """Let a journal say which tensors a training may have changed: their values are stored.
+
+    Args:
+        journal: the record.
+        names: tensors of the base, and tensors that were added or changed.
+    """
+    tensors, trained = dict(journal.tensors), dict.fromkeys(names)
+    for name in trained.keys() & tensors.keys():
+        tensors[name] = tensors[name].model_copy(update={"stored": True})
+    base = [name for name in trained if name not in tensors]
+    return journal.model_copy(update={"tensors": tensors, "trained": base})
 
 
 def _folded(slot: Slot) -> TensorEntry:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from pydantic import Field
 
-from surgery.anatomy.extended import EXTENSIONS, plain_class
+from surgery.anatomy.extended import EXTENSIONS, bare_class
 from surgery.anatomy.site import Site
 from surgery.errors import ProofError, RefusedError
 from surgery.operate.dtypes import name_of
 from surgery.operate.edits import Derive, Detach, Edit, Extend, Rewrite
+from surgery.operate.stretches import Stretches, joined
 from surgery.operate.surgery import AtInit, Surgery
 
 if TYPE_CHECKING:
@@ -34,35 +35,24 @@ class Foldable(Protocol):
         """Give the names of the extension's tensors in its module, in the order of ``fold``."""
 
     @staticmethod
-    def fold(weight: Tensor, extensions: Sequence[tuple[Any, Sequence[Tensor]]]) -> Tensor:
-        """Give a weight with extensions folded in, by float32 arithmetic and one rounding.
-
-        Args:
-            weight: the base weight.
-            extensions: settings and tensors of each.
-
-        Returns:
-            A tensor of the weight's shape and dtype.
-        """
-
-    @staticmethod
-    def error(
-        weight: Tensor,
-        result: Tensor,
+    def fold(
+        weight: Stretches,
         extensions: Sequence[tuple[Any, Sequence[Tensor]]],
         generator: Generator,
-    ) -> float:
-        """Compare a folded weight with its extensions beside the base, on random inputs.
+    ) -> Iterator[tuple[Tensor, float]]:
+        """Fold extensions into a weight, by float32 arithmetic and one rounding, and compare.
+
+        The comparison is with the extensions beside the base, on random inputs.
 
         Args:
             weight: the base weight.
-            result: what ``fold`` gave.
             extensions: settings and tensors of each.
             generator: draws the inputs.
 
         Returns:
-            The largest difference of an output, as a share of what rounding the weight once, and
-            float32 sums, may make of it.
+            Consecutive pieces of a tensor of the weight's shape and dtype; with each the largest
+            difference of an output that is known by then, as a share of what rounding the weight
+            once, and float32 sums, may make of it.
         """
 
 
@@ -77,33 +67,36 @@ class Folding:
     settings: tuple[Foldable, ...]
 
     def __call__(self, weight: Tensor, *tensors: Tensor, generator: Generator) -> Tensor:
-        """Fold.
+        """Fold; see ``pieces``."""
+        made = self.pieces(Stretches(weight), *tensors, generator=generator)
+        return joined(made, tuple(weight.shape), weight.dtype)
+
+    def pieces(self, first: Stretches, *others: Tensor, generator: Generator) -> Iterator[Tensor]:
+        """Fold, a stretch of the weight at a time.
 
         Args:
-            weight: the base weight.
-            tensors: those of each extension, one after the other.
+            first: the base weight.
+            others: the tensors of each extension, one after the other.
             generator: draws the inputs on which the result is compared with its extensions.
 
         Raises:
             ProofError: an output differs by more than rounding the weight once explains.
         """
-        rest, extensions = list(tensors), []
+        rest, extensions = list(others), []
         for one in self.settings:
             count = len(one.factors())
             extensions.append((one, rest[:count]))
             rest = rest[count:]
-        from surgery.checks.invariants import is_finite
-
         kind = self.settings[0]
-        result = kind.fold(weight, extensions)
-        if is_finite(result) and (error := kind.error(weight, result, extensions, generator)) > 1:
-            raise ProofError(
-                f"merge of {kind.leaf} {tuple(weight.shape)}",
-                "outputs that rounding the weight once explains",
-                f"a difference {error:.3g} times as large",
-                "report this; nothing was written",
-            )
-        return result
+        for piece, error in kind.fold(first, extensions, generator):
+            if error > 1:
+                raise ProofError(
+                    f"merge of {kind.leaf} {first.shape}",
+                    "outputs that rounding the weight once explains",
+                    f"a difference {error:.3g} times as large",
+                    "report this; nothing was written",
+                )
+            yield piece
 
 
 class Merge(Surgery):
@@ -197,7 +190,7 @@ class Merge(Surgery):
 def merge_sites(model: nn.Module) -> list[Site]:
     """Give the modules that have extensions."""
     return [
-        Site(path=path, paths=(path,), types=(plain_class(module).__name__,), shape=())
+        Site(path=path, paths=(path,), types=(bare_class(module).__name__,), shape=())
         for path, module in model.named_modules()
         if EXTENSIONS in module.__dict__
     ]

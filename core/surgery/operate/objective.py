@@ -108,3 +108,10 @@ class Objective(BaseModel):
 
     def after_step(self, model: nn.Module, number: int) -> None:
         """Do what follows an optimizer step, such as moving a teacher; nothing by default."""
+
+    def state(self) -> Mapping[str, Tensor]:
+        """Give what a training must go on with beside the model, such as a teacher; by name."""
+        return {}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Take what ``state`` gave in another run, after ``teachers``; nothing by default."""

@@ -115,6 +115,12 @@ class Plan:
         """Give the edits of some kinds, of all steps."""
         return [e for planned in self.steps for e in planned.edits if isinstance(e, kinds)]
 
+    def _repr_html_(self) -> str:
+        """Show the plan as tables in a notebook."""
+        from surgery.report.html.plan import plan_html
+
+        return plan_html(self)
+
     def to_json(self) -> dict[str, Any]:
         """Give the plan as JSON values, sizes in bytes."""
         rows = {row.name: row for row in self.after}

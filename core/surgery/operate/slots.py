@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from hashlib import sha256
 from math import prod
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 
@@ -14,10 +14,11 @@ from surgery.operate.dtypes import drawing_dtype, dtype_of
 from surgery.operate.edits import Derive, Keep, Value
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from torch import Tensor, nn
 
+    from surgery.operate.stretches import Stretches
 
 MOST = 2**60
 """Numbers that no tensor has more of; a record that asks for more is forged."""
@@ -116,6 +117,44 @@ def compute(
     if tuple(result.shape) != shape:
         raise SurgeryError(name, f"the planned shape {shape}", str(tuple(result.shape)))
     return result.detach().to(dtype_of(dtype)).contiguous()
+
+
+def compute_pieces(
+    value: Derive,
+    first: Stretches,
+    others: Sequence[Tensor],
+    *,
+    name: str,
+    shape: tuple[int, ...],
+    dtype: str,
+    seed: int,
+) -> Iterator[Tensor]:
+    """Compute the values of a tensor on the CPU piece by piece, with the bits of ``compute``.
+
+    Args:
+        value: how; its computation is ``Piecewise``.
+        first: the first tensor that ``value`` names.
+        others: the other tensors that ``value`` names.
+        name: the tensor's dotted name, of which its seed is made.
+        shape: the planned shape.
+        dtype: the planned dtype by torch's name.
+        seed: the recipe's seed.
+
+    Raises:
+        SurgeryError: a surgery computed another number of elements than it planned.
+    """
+    generator = torch.Generator().manual_seed(seed_of(seed, name))
+    method: Any = value.compute
+    pieces, done = method.pieces(first, *others, generator=generator), 0
+    while True:
+        with torch.no_grad():
+            piece = next(pieces, None)
+        if piece is None:
+            break
+        done += piece.numel()
+        yield piece.detach().to(dtype_of(dtype)).contiguous()
+    if done != prod(shape):
+        raise SurgeryError(name, f"{prod(shape)} numbers for {shape}", f"{done} of them")
 
 
 def _evaluate(

@@ -15,6 +15,7 @@ from surgery.errors import RefusedError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from surgery.checkpoint.reading import File
     from surgery.operate.patient import Patient
 
 
@@ -63,8 +64,11 @@ class Source(BaseModel):
         """
 
     @abstractmethod
-    def weights(self) -> Mapping[str, Path]:
-        """Give the safetensors files of the base, by file name; empty where there are none."""
+    def weights(self) -> Mapping[str, File]:
+        """Give the safetensors files of the base, by file name; empty where there are none.
+
+        Files behind URLs are given as they were looked up; what is needed of them is read.
+        """
 
     @abstractmethod
     def companions(self) -> Mapping[str, Path]:
@@ -101,6 +105,15 @@ class Source(BaseModel):
             RefusedError: the source writes no files.
         """
         return dict(tensors)
+
+    def card(self) -> Mapping[str, str]:
+        """Give what a model card says of the base, in the words of the Hub; nothing by default.
+
+        Returns:
+            ``base_model``, the id of the base on the Hub, where it has one, and
+            ``library_name``, what loads whole models.
+        """
+        return {}
 
     def numbers(self) -> Mapping[str, tuple[float, bool]]:
         """Give the numbers that the structure is made with, by name; none by default.

@@ -30,6 +30,8 @@ class Surgery(BaseModel):
         identity_at_init: True where the outputs are unchanged until something is trained.
         narrows: names of surgeries whose trainable flags this one may override when it comes
             later, because that is what it is for (``unfreeze`` after ``freeze``).
+        unties: True where what was tied at its sites may be apart afterwards, because that is what
+            it is for.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
@@ -37,6 +39,7 @@ class Surgery(BaseModel):
     name: ClassVar[str]
     identity_at_init: ClassVar[bool] = False
     narrows: ClassVar[frozenset[str]] = frozenset()
+    unties: ClassVar[bool] = False
 
     @property
     def at_init(self) -> AtInit:

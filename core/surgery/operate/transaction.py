@@ -31,9 +31,11 @@ from surgery.operate.edits import (
 )
 from surgery.operate.extending import attach, take
 from surgery.operate.holders import (
+    as_held,
     drop_tensor,
     holders_of_module,
     holders_of_tensor,
+    owner_below,
     owner_of,
     restore_modes,
     set_attribute,
@@ -245,11 +247,12 @@ class Transaction:
 
     @_place.register
     def _configure(self, edit: SetConfig) -> None:
-        self._undo.append(set_attribute(*owner_of(edit, self.patient), edit.value))
+        owner, leaf = owner_of(edit, self.patient)
+        self._undo.append(set_attribute(owner, leaf, as_held(owner, leaf, edit.value)))
 
     @_place.register
     def _set(self, edit: SetAttribute) -> None:
-        self._undo.append(set_attribute(*self._holder(edit.name), edit.value))
+        self._undo.append(set_attribute(*owner_below(self._modules, edit.name), edit.value))
 
     @_place.register
     def _tokenize(self, edit: ChangeTokenizer) -> None:

@@ -11,7 +11,8 @@ from surgery.checkpoint.dtypes import size_of
 from surgery.checkpoint.header import TensorEntry
 from surgery.checkpoint.tensors import read_tensor
 from surgery.operate.edits import Derive, Init, Keep, Value
-from surgery.operate.slots import Base, Origin, Slot, compute
+from surgery.operate.slots import Base, Origin, Slot, compute, compute_pieces
+from surgery.operate.stretches import ROOM, Piecewise, Stretches
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -82,14 +83,47 @@ def values_of(node: Node, seed: int) -> Tensor:
     return compute(node.value, old, name=node.name, shape=node.shape, dtype=node.dtype, seed=seed)
 
 
+def pieces_of(node: Node, seed: int) -> Iterator[Tensor]:
+    """Give the values of a tensor on the CPU in consecutive pieces, as small as they come.
+
+    Args:
+        node: the tensor.
+        seed: the recipe's seed.
+
+    Raises:
+        SurgeryError: a file is damaged, or a surgery computed another shape than it planned.
+    """
+    value = node.value if isinstance(node, Made) else None
+    if not (isinstance(node, Made) and isinstance(value, Derive) and is_piecewise(value)):
+        yield values_of(node, seed)
+        return
+    first, *others = node.sources
+    start = Stretches(first if isinstance(first, TensorEntry) else values_of(first, seed))
+    old = [values_of(source, seed) for source in others]
+    yield from compute_pieces(
+        value, start, old, name=node.name, shape=node.shape, dtype=node.dtype, seed=seed
+    )
+
+
+def is_piecewise(value: Value) -> bool:
+    """Tell whether a value can be computed without the whole of its first source in memory."""
+    if not isinstance(value, Derive):
+        return False
+    return bool(value.sources) and isinstance(value.compute, Piecewise)
+
+
 def memory_for(node: Node) -> int:
     """Estimate the bytes that must be in memory at once to compute a tensor.
 
-    Its sources, itself, and one float32 copy, in which surgeries calculate.
+    Its sources, itself, and one float32 copy, in which surgeries calculate; of what is computed
+    piece by piece only the further sources, and some room.
     """
     if isinstance(node, Held):
         return 0
     own = prod(node.shape)
+    if isinstance(node, Made) and is_piecewise(node.value):
+        first = () if isinstance(node.sources[0], TensorEntry) else node.sources[:1]
+        return min(ROOM, 8 * own) + sum(map(memory_for, (*first, *node.sources[1:])))
     if isinstance(node, TensorEntry):
         return own * size_of(node.dtype)
     computed = isinstance(node.value, Derive)

@@ -34,16 +34,15 @@ def _is_plain(text: str) -> bool:
 _Dumper.add_representer(str, _text)
 
 
-def dump_yaml(data: Any) -> str:
+def dump_yaml(data: Any, *, escaped: bool = True) -> str:
     """Write data as YAML.
 
     Args:
-        data: dicts, lists and scalars; the order of keys is kept. Texts are escaped so that
-            nothing in them is taken for ``${env:NAME}``.
+        data: dicts, lists and scalars; the order of keys is kept.
+        escaped: True to escape texts so that nothing in them is taken for ``${env:NAME}``.
     """
-    return yaml.dump(
-        _escaped(data), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=2**20
-    )
+    given = _escaped(data) if escaped else data
+    return yaml.dump(given, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=2**20)
 
 
 def _escaped(data: Any) -> Any:

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from surgery.errors import RecipeError
+from surgery.recipe.migrate import check_version
 from surgery.recipe.nodes import Mark, Node, mistake, node_of, plain, shown
 from surgery.recipe.shipped import find_shipped, shipped
 from surgery.recipe.yaml import Document, read_file, read_yaml
@@ -128,6 +129,7 @@ def _checked(document: Document, place: _Place) -> Node:
     if not isinstance(root.value, Mapping):
         found = shown(plain(root))
         raise mistake(root.mark, (), "keys and values", found, hint)
+    check_version(root, place.source)
     return root
 
 

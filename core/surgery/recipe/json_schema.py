@@ -12,6 +12,7 @@ from surgery.errors import PluginError
 from surgery.hooks.offers import Offer
 from surgery.hooks.registry import Registry
 from surgery.recipe.schema import LAYERS, RecipeForm, StepForm
+from surgery.recipe.train_form import TrainForm
 
 _TITLE = "A recipe for model surgery."
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -50,13 +51,14 @@ def recipe_schema(registry: Registry) -> RecipeSchema:
     step = StepForm.model_json_schema(by_alias=True)
     parts = _Parts({**schema.pop("$defs"), **step.pop("$defs")})
     steps = [_step(step, offer, parts) for offer in _usable(registry, "surgery")]
-    sources = [_source(offer, parts) for offer in _usable(registry, "source")]
+    sources = [_chosen("source", offer, parts) for offer in _usable(registry, "source")]
     parts.defs["Step"] = {"oneOf": steps} if steps else step
     parts.defs["Patient"] = {"oneOf": sources} if sources else {"type": "object"}
     _narrow(parts.defs["AtForm"], registry.roles())
     properties = schema["properties"]
     properties["patient"] = {"anyOf": [{"$ref": "#/$defs/Patient"}, {"type": "null"}]}
     properties["surgeries"]["items"] = {"$ref": "#/$defs/Step"}
+    properties["train"] = _train(registry, parts)
     properties["surgeries+"] = {
         "type": "array",
         "items": {"$ref": "#/$defs/Step"},
@@ -94,14 +96,38 @@ def _step(form: Mapping[str, Any], offer: Offer, parts: _Parts) -> dict[str, Any
     return {**form, "title": offer.name, "properties": properties, "required": required}
 
 
-def _source(offer: Offer, parts: _Parts) -> dict[str, Any]:
+def _train(registry: Registry, parts: _Parts) -> dict[str, Any]:
+    """Give the schema of ``train:``; nothing is required, since a base recipe may say it."""
+    schema = TrainForm.model_json_schema(by_alias=True)
+    parts.defs = {**schema.pop("$defs"), **parts.defs}
+    schema.pop("required", None)
+    for name, kind in (("Objective", "objective"), ("Data", "data"), ("Engine", "engine")):
+        offers = [_chosen("use", offer, parts) for offer in _usable(registry, kind)]
+        parts.defs[name] = {"oneOf": offers} if offers else {"$ref": "#/$defs/Use"}
+    fields = schema["properties"]
+    for field_name in fields:
+        name = field_name.title() if field_name in ("objective", "engine") else "Data"
+        fields[field_name] = _pointing(fields[field_name], name)
+    return schema
+
+
+def _pointing(schema: Any, name: str) -> Any:
+    """Point to a definition wherever a schema points to that of any choice."""
+    if isinstance(schema, dict):
+        pairs = ((key, _pointing(value, name)) for key, value in schema.items())
+        return {k: f"#/$defs/{name}" if v == "#/$defs/Use" else v for k, v in pairs}
+    return [_pointing(one, name) for one in schema] if isinstance(schema, list) else schema
+
+
+def _chosen(key: str, offer: Offer, parts: _Parts) -> dict[str, Any]:
+    """Give the schema of a choice whose options stand beside its name."""
     options = _options(offer, parts)
-    source = {"const": offer.name, "description": _summary(offer.value)}
+    choice = {"const": offer.name, "description": _summary(offer.value)}
     return {
         **options,
         "title": offer.name,
-        "properties": {"source": source, **options.get("properties", {})},
-        "required": ["source", *options.get("required", ())],
+        "properties": {key: choice, **options.get("properties", {})},
+        "required": [key, *options.get("required", ())],
     }
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from surgery.operate.source import Source
 from surgery.operate.step import Step
 from surgery.recipe.schema import FORMAT, CheckForm, Output
+
+if TYPE_CHECKING:
+    from surgery.recipe.training import Training
 
 
 @dataclass(frozen=True)
@@ -22,11 +25,13 @@ class Recipe:
         seed: seed of everything that is drawn.
         output: what to write, or None; its path is as written, see ``resolve``.
         check: what to check the result with, or None.
-        train: how to train afterwards, not looked into yet, or None.
+        train: how to train afterwards, or None.
         plugins: version specifications by distribution.
         name: how errors name the recipe: a file, or ``recipe``.
         folder: what relative paths refer to: the recipe file's folder; the current folder for
             a shipped recipe and for one given as text or data.
+        written: the recipe as plain data with what it extends, overrides and variables put in;
+            no defaults, and paths as they stand there.
     """
 
     steps: tuple[Step, ...]
@@ -34,10 +39,11 @@ class Recipe:
     seed: int = 0
     output: Output | None = None
     check: CheckForm | None = None
-    train: Mapping[str, Any] | None = None
+    train: Training | None = None
     plugins: Mapping[str, str] = field(default_factory=dict)
     name: str = "recipe"
     folder: Path = field(default_factory=Path.cwd)
+    written: Mapping[str, Any] = field(default_factory=dict)
 
     def resolve(self, path: str | Path) -> Path:
         """Give the absolute form of a path that stands in the recipe; ``~`` is the home."""
@@ -62,7 +68,7 @@ class Recipe:
         if self.check is not None:
             data["check"] = self.check.model_dump(mode="json", exclude_none=True)
         if self.train is not None:
-            data["train"] = dict(self.train)
+            data["train"] = self.train.to_json()
         return data
 
     def to_yaml(self) -> str:

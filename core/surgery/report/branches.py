@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 from math import prod
 
@@ -16,12 +16,14 @@ class Branch:
 
     Attributes:
         name: the last part of the path; numbers as ranges where branches were folded.
+        path: the whole path; of folded branches, that of the first.
         copies: how many equal branches this one stands for.
         sites: the sites of exactly this path: one, several parts of a fused weight, or none.
         children: the branches below.
     """
 
     name: str
+    path: str
     copies: int = 1
     sites: list[Site] = field(default_factory=list)
     children: list[Branch] = field(default_factory=list)
@@ -46,17 +48,18 @@ class Branch:
         return here + sum(child.copies * child.parameters for child in self.children)
 
 
-def branches(sites: Iterable[Site]) -> Branch:
+def branches(sites: Iterable[Site], fact: Callable[[str], Hashable] = lambda path: None) -> Branch:
     """Give the sites as one branch, equal numbered branches folded.
 
     Args:
         sites: the sites; what lies above them needs no sites of its own.
+        fact: gives what else is shown of a path; branches with other facts are not equal.
     """
-    top = Branch("")
+    top = Branch("", "")
     known = {"": top}
     for site in sites:
         _at(site.path, known).sites.append(site)
-    _fold(top, {})
+    _fold(top, fact, {})
     return top
 
 
@@ -68,18 +71,18 @@ def _at(path: str, known: dict[str, Branch]) -> Branch:
         path = path.rpartition(".")[0]
     found = known[path]
     for path in reversed(missing):
-        branch = known[path] = Branch(path.rpartition(".")[2])
+        branch = known[path] = Branch(path.rpartition(".")[2], path)
         found.children.append(branch)
         found = branch
     return found
 
 
-def _fold(branch: Branch, numbers: dict[object, int]) -> int:
+def _fold(branch: Branch, fact: Callable[[str], Hashable], numbers: dict[object, int]) -> int:
     """Fold equal numbered branches, innermost first; give a number that equal ones share."""
     groups: dict[object, list[Branch]] = {}
     order = []
     for child in branch.children:
-        kind = _fold(child, numbers)
+        kind = _fold(child, fact, numbers)
         key: object = (kind, None if child.name.isdecimal() else child.name)
         groups.setdefault(key, []).append(child)
     for key, equal in groups.items():
@@ -88,7 +91,7 @@ def _fold(branch: Branch, numbers: dict[object, int]) -> int:
             first.name, first.copies = ranges_text(int(c.name) for c in equal), len(equal)
         order.append((first.name, key))
     branch.children = [equal[0] for equal in groups.values()]
-    meaning = (tuple(map(_kind, branch.sites)), tuple(order))
+    meaning = (tuple(map(_kind, branch.sites)), fact(branch.path), tuple(order))
     return numbers.setdefault(meaning, len(numbers))
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from surgery.flow.check import FORWARD, Examined
+from surgery.checks.check import FAILED, SKIPPED
+from surgery.flow.check import Examined
 from surgery.operate.family import Violation
-from surgery.report.outcome import check_lines, verdict_json
+from surgery.report.outcome import check_lines, tally, verdict_json
 
 
 def examined_json(found: Examined) -> dict[str, Any]:
@@ -15,6 +16,7 @@ def examined_json(found: Examined) -> dict[str, Any]:
     rehearsal = found.rehearsal
     return {
         **verdict_json(found.checks),
+        "complete": found.complete,
         "violations": [{"family": name, **one.to_json()} for name, one in found.violations],
         "inputs": dict(rehearsal.inputs) if rehearsal else {},
         "outputs": dict(rehearsal.outputs) if rehearsal else {},
@@ -24,7 +26,7 @@ def examined_json(found: Examined) -> dict[str, Any]:
 def examined_text(found: Examined) -> str:
     """Give what was found as text: each broken contract, then a line for each check."""
     blocks = [line for name, one in found.violations for line in _block(name, one)]
-    return "\n".join([*blocks, *check_lines(_short(found))])
+    return "\n".join([*blocks, *check_lines(_short(found)), "", tally(found.checks)])
 
 
 def _block(family: str, one: Violation) -> Iterator[str]:
@@ -46,8 +48,12 @@ def _short(found: Examined) -> Iterator[Any]:
 
 
 def complaint(found: Examined) -> str:
-    """Say in one line what is wrong; empty where nothing is."""
+    """Say in one line what is wrong: what failed first, or else what was not checked."""
     if found.violations:
         more = f" (and {len(found.violations) - 1} more)" if len(found.violations) > 1 else ""
         return f"{found.violations[0][1]}{more}"
-    return next((f"{c.name}: {c.detail}" for c in found.checks if c.name == FORWARD), "")
+    for status in (FAILED, SKIPPED):
+        for check in found.checks:
+            if check.status == status:
+                return f"{'not checked: ' if status == SKIPPED else ''}{check.name}: {check.detail}"
+    return ""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from surgery.checkpoint.remote import listing
+from surgery.checkpoint.urls import RemoteFolder
 from surgery.checks.check import FAILED, PASSED, SKIPPED, WARNED, Check
 from surgery.flow.recipe import Outcome
 from surgery.report.console import rendered
@@ -59,8 +61,13 @@ def verdict_json(checks: Iterable[Check]) -> dict[str, Any]:
 def verdict_text(checks: Iterable[Check]) -> str:
     """Give the checks of a folder as text, a line for each, and what they come to."""
     listed = list(checks)
-    told = [f"{count} {status}" for status, count in _counts(listed).items() if count]
-    return "\n".join([*check_lines(listed), "", ", ".join(told)])
+    return "\n".join([*check_lines(listed), "", tally(listed)])
+
+
+def tally(checks: Iterable[Check]) -> str:
+    """Say how many checks ended how, such as ``3 passed, 1 skipped``."""
+    counts = _counts(list(checks))
+    return ", ".join(f"{count} {status}" for status, count in counts.items() if count)
 
 
 def _counts(checks: Sequence[Check]) -> dict[str, int]:
@@ -70,6 +77,9 @@ def _counts(checks: Sequence[Check]) -> dict[str, int]:
 
 
 def _files(outcome: Outcome) -> dict[str, int]:
+    if isinstance(outcome.folder, RemoteFolder):
+        found = listing(outcome.folder.url, deep=True) or {}
+        return {name: file.size for name, file in sorted(found.items())}
     return {
         str(path.relative_to(outcome.folder)): path.stat().st_size
         for path in sorted(outcome.folder.rglob("*"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from surgery.anatomy.numbers import ranges_text
@@ -21,6 +21,7 @@ from surgery.operate.edits import (
     SetTrainable,
 )
 from surgery.operate.plan import Plan, PlannedStep
+from surgery.operate.surgery import Surgery
 from surgery.operate.table import Row, parameters
 from surgery.report.text import clean
 
@@ -45,7 +46,7 @@ def plan_tree(plan: Plan, limit: int = 12) -> Tree:
     shapes = {row.name: row for row in plan.before}
     for planned in plan.steps:
         branch = tree.add(Text(_title(planned)))
-        lines = list(_lines(planned, shapes))
+        lines = list(change_lines(planned, shapes))
         for line in lines[:limit]:
             branch.add(Text(clean(line)))
         if len(lines) > limit:
@@ -83,21 +84,39 @@ def human_bytes(count: int) -> str:
 
 
 def _title(planned: PlannedStep) -> str:
-    surgery = planned.step.surgery
+    step, sites = planned.step, _plural(len(planned.sites), "site", "sites")
+    shown = f"{step.surgery.name} {options_text(step.surgery)}".rstrip()
+    return clean(f"{shown} at {step.at}: {sites}")
+
+
+def options_text(surgery: Surgery) -> str:
+    """Give the options of a surgery that are no defaults, as ``key=value``."""
     options = surgery.model_dump(mode="json", exclude_defaults=True)
     fields = type(surgery).model_fields
-    shown = " ".join(f"{key}={value}" for key, value in options.items() if fields[key].repr)
-    sites = _plural(len(planned.sites), "site", "sites")
-    return clean(f"{surgery.name} {shown}".rstrip() + f" at {planned.step.at}: {sites}")
+    return " ".join(f"{key}={value}" for key, value in options.items() if fields[key].repr)
 
 
-def _lines(planned: PlannedStep, before: dict[str, Row]) -> Iterator[str]:
+def change_lines(planned: PlannedStep, before: Mapping[str, Row]) -> Iterator[str]:
+    """Give what a step changes, equal changes in several layers as one line.
+
+    Args:
+        planned: the step.
+        before: the patient's tensors before the operation, by name.
+    """
     lines: dict[str, list[str]] = {}
     for edit in planned.edits:
         for name, text in _changes(edit, before):
             lines.setdefault(NUMBER.sub("#", name) + f"\0{text}", []).append(name)
     for key, names in lines.items():
         yield f"{fold(names)} {key.partition(chr(0))[2]}"
+
+
+def folded(names: Iterable[str]) -> list[str]:
+    """Write names that differ in numbers alone as one, others by themselves."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(NUMBER.sub("#", name), []).append(name)
+    return [fold(group) for group in groups.values()]
 
 
 def fold(names: Iterable[str]) -> str:
@@ -110,7 +129,8 @@ def fold(names: Iterable[str]) -> str:
     return shown if len(found) == 1 else f"{shown} x{len(found)}"
 
 
-def _changes(edit: Any, before: dict[str, Row]) -> Iterator[tuple[str, str]]:
+def _changes(edit: Any, before: Mapping[str, Row]) -> Iterator[tuple[str, str]]:
+    """Give what an edit changes, and how."""
     if isinstance(edit, Extend):
         for name, new in edit.tensors.items():
             yield f"{edit.path}.{name}", f"+ {_shape(new.shape)} {new.dtype}"
@@ -118,15 +138,21 @@ def _changes(edit: Any, before: dict[str, Row]) -> Iterator[tuple[str, str]]:
         old = before.get(edit.name)
         was = _shape(old.shape) if old else "new"
         yield edit.name, f"{was} -> {_shape(edit.shape)} {edit.dtype}"
-    elif isinstance(edit, SetTrainable):
-        yield edit.name, "trains" if edit.trainable else "frozen"
     elif isinstance(edit, AddTensor):
         yield edit.name, f"+ {_shape(edit.tensor.shape)} {edit.tensor.dtype}"
-    elif isinstance(edit, DropTensor):
-        yield edit.name, "removed"
     elif isinstance(edit, Place | Remove | HoldEval):
         beside = isinstance(edit, Place) and edit.beside
         yield edit.path, "added beside" if beside else _WORDS[type(edit)]
+    else:
+        yield from _settings(edit)
+
+
+def _settings(edit: Any) -> Iterator[tuple[str, str]]:
+    """Give what an edit that adds no tensor sets, and to what."""
+    if isinstance(edit, SetTrainable):
+        yield edit.name, "trains" if edit.trainable else "frozen"
+    elif isinstance(edit, DropTensor):
+        yield edit.name, "removed"
     elif isinstance(edit, SetConfig):
         yield f"{edit.of}.{edit.key}", f"= {edit.value!r}"
     elif isinstance(edit, SetAttribute):

@@ -6,6 +6,7 @@ been, whatever the number of data workers.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
@@ -163,6 +164,8 @@ def feed(
 ) -> Iterator[list[Fed]]:
     """Give what the forwards of each step get, from one step to another.
 
+    Data workers are forked where that is safe, since a local plugin is no module to import.
+
     Args:
         reading: reads samples.
         order: which samples come when.
@@ -183,6 +186,7 @@ def feed(
         batch_sampler=_Places(order, first, last),  # type: ignore[arg-type]
         collate_fn=reading.collate,
         num_workers=workers,
+        multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
         generator=Generator().manual_seed(reading.seed),
     )
     forwards = iter(loader)

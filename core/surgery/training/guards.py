@@ -12,25 +12,26 @@ from torch import Tensor, nn
 from surgery.anatomy.extended import EXTENSIONS
 from surgery.errors import TrainingError
 from surgery.operate.behaviour import HeldInEval
-from surgery.training.prints import fingerprint, share_changed
+from surgery.training.average import Average
+from surgery.training.flat import Flat
+from surgery.training.prints import fingerprint, local, share_changed
+from surgery.training.strategy import World
 
 if TYPE_CHECKING:
     from surgery.operate.objective import Step
-    from surgery.training.schema import Level
-
-NAMES = (
-    "trainable", "optimizer", "frozen", "held", "gradients", "teachers", "moved", "loss", "ranks",
-)  # fmt: skip
-"""What a recipe may write under ``train.guards``."""
+    from surgery.recipe.train_form import Guard, Level
 
 SAME = 8
-"""Losses in a row that are equal bit for bit, of different batches, before one is called constant."""
+"""So many losses in a row that are equal bit for bit are called constant."""
 
 SETTLED = 2
 """Steps after which every trained tensor must have a gradient that is not zero."""
 
 MOVED = 20
-"""Steps after which every group must have moved."""
+"""The step, counted from 1, at which everything that is trained must have moved."""
+
+LEAST = 0.01
+"""Of the numbers of a tensor that have a gradient, so many must have moved by then."""
 
 
 @dataclass
@@ -44,14 +45,18 @@ class Guards:
         levels: guards that warn or are off; all others stop the training.
         warn: called with what a guard found that only warns.
         teachers: modules that take part and are never trained.
+        world: the processes.
+        average: of what is trained, where there is one.
     """
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
     planned: frozenset[str]
-    levels: Mapping[str, Level] = field(default_factory=dict)
+    levels: Mapping[Guard, Level] = field(default_factory=dict)
     warn: Callable[[str], object] = print
     teachers: tuple[nn.Module, ...] = ()
+    world: World = field(default_factory=World)
+    average: Average | None = None
     _frozen: dict[str, int] = field(default_factory=dict)
     _start: dict[str, Tensor] = field(default_factory=dict)
     _late: frozenset[str] = frozenset()
@@ -69,6 +74,18 @@ class Guards:
         self._start = {n: local(p).detach().clone() for n, p in self._free().items()}
         self._late = frozenset(_behind_zero(self.model))
 
+    def before_backward(self, found: Step) -> None:
+        """Check that a loss can have gradients at all.
+
+        Raises:
+            TrainingError: it is detached; nothing could follow.
+        """
+        if not found.loss.requires_grad:
+            raise TrainingError(
+                "train: guard loss", _WANTED["loss"], "a loss without a gradient",
+                "does the objective detach it, or use no_grad?",
+            )  # fmt: skip
+
     def after_backward(self, step: int, found: Step, loss: float) -> None:
         """Check loss and gradients of one step, before the optimizer moves anything.
 
@@ -83,17 +100,13 @@ class Guards:
         self._say("held", self._held())
         self._say("loss", self._loss(found, loss))
         if step in (0, SETTLED):
+            self._say("optimizer", self._optimizer())
             self._say("gradients", self._gradients(step))
             self._say("teachers", self._teachers())
-
-    def after_step(self, step: int) -> None:
-        """Check that what is trained moves.
-
-        Raises:
-            TrainingError: some of it does not.
-        """
+        if step == 0:
+            self._say("ranks", self._ranks())
         if step + 1 == MOVED:
-            self._say("moved", self._moved())
+            self._say("moved", self._moved() or self._averaged())
 
     def check_frozen(self) -> None:
         """Check that everything else still has every bit.
@@ -104,7 +117,7 @@ class Guards:
         changed = [n for n, tensor in self._still() if fingerprint(tensor) != self._frozen.get(n)]
         self._say("frozen", _listed("frozen tensors changed", changed, "what writes to them?"))
 
-    def _say(self, guard: str, trouble: tuple[str, str] | None) -> None:
+    def _say(self, guard: Guard, trouble: tuple[str, str] | None) -> None:
         level = self.levels.get(guard, "error")
         if trouble is None or level == "off":
             return
@@ -142,24 +155,26 @@ class Guards:
         if missing or strange or len(held) != len(set(held)):
             found = f"{len(missing)} trainable tensors missing, {strange} others held"
             return found, "build the optimizer after the surgeries, and after sharding"
-        return None
+        strays = self.optimizer.strays() if isinstance(self.optimizer, Flat) else []
+        return _listed(
+            "trained tensors that the optimizer no longer moves", [free[id(p)] for p in strays],
+            "what gave them other memory after the optimizer was built?",
+        )  # fmt: skip
 
     def _held(self) -> tuple[str, str] | None:
-        loose = [n for n, m in self.model.named_modules() if isinstance(m, HeldInEval) and m.training]
+        held = ((n, m) for n, m in self.model.named_modules() if isinstance(m, HeldInEval))
+        loose = [name for name, module in held if getattr(module, "training", False)]
         return _listed("frozen modules in training mode", loose, "what sets `training` on them?")
 
     def _loss(self, step: Step, loss: float) -> tuple[str, str] | None:
         self._losses = [*self._losses[1 - SAME :], loss]
         if not torch.isfinite(torch.tensor(loss)):
             return f"a loss of {loss}", "lower the learning rate, or look at the batch"
-        if not step.loss.requires_grad:
-            return "a loss without a gradient", "does the objective detach it, or use no_grad?"
         if loss == 0.0:
             return "a loss of exactly 0", "does the batch have labels, or is the loss a stand-in?"
-        low, high = step.bounds
-        at_bound = [b for b in (low, high) if b is not None and abs(loss - b) <= 1e-6 * max(1, abs(b))]
-        if at_bound:
-            return f"a loss at its bound {at_bound[0]:g}", "the outputs are saturated; look at them"
+        for bound in step.bounds:
+            if bound is not None and abs(loss - bound) <= 1e-6 * max(1, abs(bound)):
+                return f"a loss at its bound {bound:g}", "the outputs are saturated; look at them"
         if len(self._losses) == SAME and len(set(self._losses)) == 1:
             return f"the same loss {loss!r} {SAME} times", "do the inputs reach the loss?"
         return None
@@ -178,11 +193,44 @@ class Guards:
         taught = [n for m in self.teachers for n, p in m.named_parameters() if p.grad is not None]
         return _listed("tensors of a teacher with a gradient", taught, "run it under no_grad")
 
-    def _moved(self) -> tuple[str, str] | None:
-        still = [n for n, p in self._free().items() if not share_changed(self._start[n], local(p))]
+    def _ranks(self) -> tuple[str, str] | None:
+        """Compare whole gradients; those that are spread have no equal in another process."""
+        whole = {n: p.grad for n, p in self._free().items() if not hasattr(p, "device_mesh")}
+        mine = {n: fingerprint(g) for n, g in whole.items() if g is not None}
+        first, *others = self.world.gathered(mine).values()
+        wrong = sorted({n for other in others for n in first if other.get(n) != first[n]})
         return _listed(
-            f"tensors without one changed bit after {MOVED} steps", still,
-            "is the learning rate too small for their dtype?",
+            "gradients that differ between processes", wrong,
+            "what runs outside the wrapped module, or differs by rank?",
+        )  # fmt: skip
+
+    def _moved(self) -> tuple[str, str] | None:
+        """Find tensors of which hardly a number that has a gradient has changed."""
+        still = []
+        for name, p in self._free().items():
+            pulled = local(p.grad) != 0 if p.grad is not None else None
+            if pulled is None or not bool(pulled.any()):
+                continue
+            if share_changed(self._start[name][pulled], local(p)[pulled]) < LEAST:
+                still.append(name)
+        return _listed(
+            f"tensors that {MOVED - 1} steps have not moved", still,
+            "is the learning rate too small for their dtype? Keep them in float32",
+        )  # fmt: skip
+
+    def _averaged(self) -> tuple[str, str] | None:
+        """Find averages that stay where they began although what they follow moves."""
+        still = []
+        for name, value in (self.average.values if self.average is not None else {}).items():
+            start = self._start[name]
+            gone = local(self._free()[name]) != start
+            if bool(gone.any()):
+                kept = local(value)[gone]
+                if share_changed(start.to(kept.dtype)[gone], kept) < LEAST:
+                    still.append(name)
+        return _listed(
+            f"averages that {MOVED - 1} steps have not moved", still,
+            "is `ema: {decay: ...}` so close to 1 that float32 rounds each step away?",
         )  # fmt: skip
 
     def shares(self) -> dict[str, float]:
@@ -197,7 +245,7 @@ class Guards:
         return found
 
 
-_WANTED = {
+_WANTED: dict[Guard, str] = {
     "trainable": "gradients for just what the plan says",
     "optimizer": "an optimizer of just what takes gradients",
     "frozen": "frozen tensors with every bit they had",
@@ -208,11 +256,6 @@ _WANTED = {
     "loss": "a loss that can teach",
     "ranks": "the same gradients in every process",
 }
-
-
-def local(tensor: Tensor) -> Tensor:
-    """Give this process's part of a tensor that is spread over several."""
-    return tensor.to_local() if hasattr(tensor, "to_local") else tensor  # type: ignore[no-any-return]
 
 
 def _listed(what: str, names: Iterable[str], instead: str) -> tuple[str, str] | None:
@@ -231,7 +274,7 @@ def _behind_zero(model: nn.Module) -> Iterator[str]:
     """
     for path, module in model.named_modules():
         for extend in module.__dict__.get(EXTENSIONS, {}).values():
-            table = {name: module._parameters[name] for name in extend.tensors if name in module._parameters}
+            table = {n: p for n, p in module._parameters.items() if n in extend.tensors}
             zero = {n for n, p in table.items() if p is not None and not bool(local(p).any())}
             if zero:
                 yield from (f"{path}.{name}" if path else name for name in table.keys() - zero)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 from math import cos, pi
 from typing import Any
 
@@ -13,8 +14,9 @@ from torch import nn
 
 from surgery.anatomy.select import select
 from surgery.anatomy.site import Anatomy
-from surgery.errors import SelectionError
-from surgery.training.schema import GroupForm, OptimizerForm, ScheduleForm
+from surgery.errors import SelectionError, TrainingError
+from surgery.recipe.train_form import GroupForm, OptimizerForm, ScheduleForm
+from surgery.training.flat import Flat
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,12 @@ def groups_of(
 
     Raises:
         SelectionError: a group names nothing that takes gradients.
+        TrainingError: nothing at all takes gradients.
     """
     free = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if not free:
+        raise TrainingError("train", "tensors that take gradients", "none",
+                            "add what trains, such as `use: lora`, or `use: unfreeze`")  # fmt: skip
     rest, groups = dict(free), []
     for number, form in enumerate(forms):
         names = [n for n in rest if n in _named(form, anatomy, free, number)]
@@ -89,14 +95,14 @@ def _by_decay(
 def optimizer_of(
     parameters: Mapping[str, nn.Parameter], groups: Iterable[Group], form: OptimizerForm
 ) -> torch.optim.Optimizer:
-    """Build the optimizer, torch's own.
+    """Build the optimizer, torch's own; on flat buffers where parameters are not spread.
 
     Args:
         parameters: by name.
         groups: the groups.
         form: algorithm and settings.
     """
-    listed = [
+    listed: list[dict[str, Any]] = [
         {
             "params": [parameters[name] for name in group.names],
             "lr": group.lr,
@@ -106,10 +112,32 @@ def optimizer_of(
         }
         for group in groups
     ]
+    make = partial(_torch_optimizer, form)
+    spread = any(hasattr(p, "device_mesh") for group in listed for p in group["params"])
+    return make(listed) if spread else Flat(listed, make)
+
+
+def _torch_optimizer(form: OptimizerForm, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
     if form.name == "sgd":
-        return torch.optim.SGD(listed, lr=form.lr, momentum=form.momentum)
+        return torch.optim.SGD(groups, lr=form.lr, momentum=form.momentum)
     kind = torch.optim.AdamW if form.name == "adamw" else torch.optim.Adam
-    return kind(listed, lr=form.lr, betas=form.betas, eps=form.eps, fused=True)
+    return kind(groups, lr=form.lr, betas=form.betas, eps=form.eps, fused=True)
+
+
+def clip(optimizer: torch.optim.Optimizer, most: float | None) -> float:
+    """Scale all gradients so that their norm is at most so great, and give the norm before.
+
+    Args:
+        optimizer: holds what has gradients.
+        most: the greatest norm, or None to scale nothing.
+    """
+    limit = float("inf") if most is None else most
+    if isinstance(optimizer, Flat):
+        optimizer.collect()
+        return float(optimizer.clip(limit))
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    norm: Any = nn.utils.clip_grad_norm_(parameters, limit)
+    return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
 
 
 def factor_at(form: ScheduleForm, step: int, steps: int) -> float:

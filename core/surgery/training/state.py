@@ -23,7 +23,7 @@ from surgery.checkpoint.tensors import TensorReader
 from surgery.checkpoint.writer import NewEntry, write_tensors
 from surgery.errors import IntegrityError
 from surgery.operate.dtypes import name_of
-from surgery.training.strategy import World
+from surgery.training.flat import Flat
 
 TENSORS, NUMBERS = "state.safetensors", "state.json"
 _FORMAT = 1
@@ -141,20 +141,18 @@ def optimizer_state(
 
     Args:
         optimizer: the optimizer.
-        names: names of parameters, by identity.
+        names: names of parameters, by identity; others are left out.
     """
     return {
         names[id(p)]: {key: whole(value) for key, value in optimizer.state[p].items()}
         for group in optimizer.param_groups
         for p in group["params"]
-        if p in optimizer.state
+        if p in optimizer.state and id(p) in names
     }
 
 
 @torch.no_grad()
-def restore(
-    model: nn.Module, optimizer: torch.optim.Optimizer, state: State, where: str
-) -> None:
+def restore(model: nn.Module, optimizer: torch.optim.Optimizer, state: State, where: str) -> None:
     """Give a model and its optimizer the state of another run, of any number of processes.
 
     Raises:
@@ -167,14 +165,17 @@ def restore(
             where, "the state of what is trained now", f"{len(wrong)} other tensors: {wrong[0]}",
             "go on with the recipe that wrote it, or begin without --resume",
         )  # fmt: skip
+    states = {}
     for name, parameter in free.items():
         parameter.copy_(_spread(state.model[name], parameter))
-        values = state.optimizer.get(name, {})
-        if values:
-            optimizer.state[parameter] = {
-                key: _spread(value, parameter) if value.dim() else value.to(parameter.device)
-                for key, value in values.items()
-            }
+        states[parameter] = {
+            key: _spread(value, parameter) if value.dim() else value.to(parameter.device)
+            for key, value in state.optimizer.get(name, {}).items()
+        }
+    if isinstance(optimizer, Flat):
+        optimizer.take(states)
+    else:
+        optimizer.state.update({p: values for p, values in states.items() if values})
 
 
 def _spread(value: Tensor, like: Tensor) -> Tensor:
@@ -210,14 +211,3 @@ def restore_random(found: Mapping[str, Any], device: torch.device) -> None:
 
 def _bytes(text: str) -> Tensor:
     return torch.tensor(list(bytes.fromhex(text)), dtype=torch.uint8)
-
-
-def gathered(world: World, value: Any) -> dict[str, Any]:
-    """Give a value of every process, by rank."""
-    if world.size == 1:
-        return {"0": value}
-    import torch.distributed as dist
-
-    found: list[Any] = [None] * world.size
-    dist.all_gather_object(found, value)
-    return {str(rank): one for rank, one in enumerate(found)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -46,7 +46,7 @@ class World:
 
     rank: int = 0
     size: int = 1
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     @property
     def leads(self) -> bool:
@@ -64,6 +64,14 @@ class World:
     def any(self, flag: bool) -> bool:
         """Tell whether a flag is set in any process."""
         return self.total(float(flag)) > 0
+
+    def gathered(self, value: Any) -> dict[str, Any]:
+        """Give a value of every process, by rank."""
+        if self.size == 1:
+            return {"0": value}
+        found: list[Any] = [None] * self.size
+        dist.all_gather_object(found, value)
+        return {str(rank): one for rank, one in enumerate(found)}
 
     def wait(self) -> None:
         """Wait until all processes are here."""

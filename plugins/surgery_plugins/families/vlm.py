@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from surgery.errors import SurgeryError
 from surgery.operate.family import Family, Violation
-from surgery_plugins.families.hosts import Fit, fit_of, places
+from surgery_plugins.families.hosts import Fit, Host, fit_of, places
+from surgery_plugins.families.pictures import (
+    Pictures,
+    connected,
+    counted,
+    given,
+    named,
+    positioned,
+)
+from surgery_plugins.families.prompts import below
+from surgery_plugins.families.towers import Tower, text_width, tower_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -30,16 +40,95 @@ class VisionLanguage(Family):
         return {path: frozenset(("resampler",)) for path in places(model)}
 
     def contracts(self, patient: Patient) -> Iterable[Violation]:
-        """Check widths and the number of places in a prompt, of connectors that a surgery placed.
-
-        A connector of the model's own is what its configuration says already.
-        """
-        for path in places(patient.model):
+        """Check tower, connector, language model, prompt and inputs against each other."""
+        for path, (host, owner) in places(patient.model).items():
             module = patient.model.get_submodule(path)
             if hasattr(module, "out_tokens"):
                 yield from _checked(
                     path, module, fit_of(patient.model, path, patient.config), patient
                 )
+            pictures = pictures_of(path, host, owner)
+            if pictures is not None:
+                yield from _native(pictures, host, owner, patient)
+
+
+def _native(one: Pictures, host: Host, owner: Any, patient: Patient) -> Iterator[Violation]:
+    """Check what does not depend on a surgery having placed the connector."""
+    yield from positioned(one)
+    yield from named(one, _ids(patient))
+    if not hasattr(one.connector, "out_tokens"):
+        yield from connected(one)
+        yield from counted(one, _counts(one, host, owner, patient))
+    yield from given(one, patient.inputs or {})
+
+
+def pictures_of(path: str, host: Host, owner: Any) -> Pictures | None:
+    """Read how a model turns images into tokens, or give None where its tower is not known.
+
+    Args:
+        path: the connector.
+        host: the kind of model.
+        owner: the module that holds tower and connector.
+    """
+    above = path.rpartition(".")[0]
+    tower = tower_of(below(above, host.tower), getattr(owner, host.tower))
+    if tower is None:
+        return None
+    connector, config = owner.get_submodule(host.connector), owner.config
+    layers = getattr(config, "vision_feature_layer", -1)
+    native = host.native(config)
+    whole = getattr(config, "vision_feature_select_strategy", "default") == "full"
+    return Pictures(
+        path,
+        connector,
+        tower,
+        text_width(owner),
+        joined=host.joined(config) * native.get("factor", 1),
+        layers=len(layers) if isinstance(layers, list | tuple) else 1,
+        kept=tower.before if whole else 0,
+        latents=_latents(connector),
+        image_id=("config.image_token_id", int(config.image_token_id)),
+    )
+
+
+def _latents(connector: Any) -> int | None:
+    """Give how many tokens a connector gives whatever it gets: the rows of its latents."""
+    for name, parameter in connector.named_parameters():
+        if name.rpartition(".")[2] in ("latents", "queries", "query_tokens"):
+            return int(parameter.shape[-2])
+    return None
+
+
+def _counts(one: Pictures, host: Host, owner: Any, patient: Patient) -> Mapping[str, Any]:
+    """Give what is stated of the number of places, by where."""
+    processor, counts = patient.processor, {}
+    if host.slots and host.processor:
+        counts[f"config.{host.slots}"] = getattr(owner.config, host.slots, None)
+    if host.processor:
+        counts[f"processor.{host.processor}"] = getattr(processor, host.processor, None)
+    else:
+        counts["processor"] = _by_patches(processor, one.tower)
+    return counts
+
+
+def _by_patches(processor: Any, tower: Tower) -> int | None:
+    """Count the places for an image as LLaVA's processor does, from its own three attributes."""
+    patch = getattr(processor, "patch_size", None)
+    if not isinstance(patch, int) or tower.image is None:
+        return None
+    dropped = getattr(processor, "vision_feature_select_strategy", None) == "default"
+    more = getattr(processor, "num_additional_image_tokens", 0)
+    return (tower.image[0] // patch) * (tower.image[1] // patch) + int(more) - int(dropped)
+
+
+def _ids(patient: Patient) -> Mapping[str, int | None]:
+    """Give the id of the image token by those who know it beside the configuration."""
+    processor, tokenizer = patient.processor, patient.tokenizer
+    text = getattr(processor, "image_token", None)
+    found = {"processor.image_token_id": getattr(processor, "image_token_id", None)}
+    if isinstance(text, str) and tokenizer is not None:
+        found[f"the tokenizer has {text}"] = tokenizer.convert_tokens_to_ids(text)
+    return {where: one for where, one in found.items() if isinstance(one, int)}
 
 
 def _checked(path: str, module: Any, fit: Fit, patient: Patient) -> Iterator[Violation]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Any
 from surgery.checkpoint.header import read_header
 from surgery.checkpoint.index import open_checkpoint
 from surgery.errors import PatientError, did_you_mean
+from surgery_plugins.sources.own import own_config, own_model
 from surgery_plugins.sources.transformers import library, quietly
 from surgery_plugins.sources.weights import first_dtype, is_pickled
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from surgery.checkpoint.reading import File
 
 _SIMILAR = 0.8
 """How near (of 1) an unknown key must be to a known one to be taken for a slip."""
@@ -51,7 +54,8 @@ def config_of(data: Mapping[str, Any], where: str) -> Any:
     """
     known = library(where).CONFIG_MAPPING
     kind = data.get("model_type")
-    if not isinstance(kind, str) or kind not in known:
+    own = own_config(kind)
+    if own is None and (not isinstance(kind, str) or kind not in known):
         instead = did_you_mean(str(kind), known)
         if "auto_map" in data:
             instead = "it brings its own code: read it, then write trust_remote_code: true"
@@ -59,7 +63,7 @@ def config_of(data: Mapping[str, Any], where: str) -> Any:
         raise PatientError(f"{where}: model_type", wanted, repr(kind), instead)
     with quietly(where):
         values = {key: value for key, value in data.items() if key != "model_type"}
-        return known[kind].from_dict(values)
+        return (own or known[kind]).from_dict(values)
 
 
 def refuse_slips(data: Mapping[str, Any], config: Any, where: str) -> None:
@@ -119,7 +123,7 @@ def class_of(config: Any, architecture: str | None, where: str, own_code: Path |
             "none",
             "write `architecture:` in `patient:`, such as LlamaForCausalLM",
         )
-    found = getattr(library(where), name, None)
+    found = getattr(library(where), name, None) or own_model(name)
     if own_code is not None:
         found = _own_class(config, name, own_code, where) or found
     if not hasattr(found, "_from_config"):
@@ -129,13 +133,16 @@ def class_of(config: Any, architecture: str | None, where: str, own_code: Path |
     return found
 
 
-def dtype_for(config: Any, given: str | None, folder: Path | None) -> Any:
+def dtype_for(
+    config: Any, given: str | None, folder: Path | None, remote: Iterable[File] = ()
+) -> Any:
     """Give the dtype of the weights in memory: the recipe's, the config's or the first stored.
 
     Args:
         config: the configuration.
         given: what the recipe says, or None.
         folder: the folder with the weights, or None for random ones.
+        remote: the weight files, where they lie behind a URL and not in the folder.
 
     Returns:
         The torch dtype, or None where nobody says.
@@ -148,9 +155,10 @@ def dtype_for(config: Any, given: str | None, folder: Path | None) -> Any:
         return getattr(config, "dtype", None)
     if is_pickled(folder):
         return first_dtype(folder)
-    if not any(folder.glob("*.safetensors")):
-        return None
-    stored = (e for f in open_checkpoint(folder).values() for e in read_header(f).entries.values())
+    files = [*remote]
+    if not files and any(folder.glob("*.safetensors")):
+        files = [*open_checkpoint(folder).values()]
+    stored = (e for file in files for e in read_header(file).entries.values())
     return next((dtype_of(e.dtype) for e in stored if "float" in e.dtype), None)
 
 

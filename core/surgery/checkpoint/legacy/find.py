@@ -171,8 +171,11 @@ def entry_of(name: str, item: Tensor | TensorEntry, where: str) -> NewEntry:
 
 def values_of(entry: NewEntry) -> Tensor:
     """Give the values of a tensor that could be written."""
-    made = entry.produce
-    return read_tensor(made) if isinstance(made, TensorEntry) else made().detach()
+    if isinstance(entry.produce, TensorEntry):
+        return read_tensor(entry.produce)
+    whole = entry.produce()
+    assert not isinstance(whole, Iterator)  # entry_of gives tensors whole
+    return whole.detach()
 
 
 def _unfit(name: str, found: str, where: str) -> PatientError:

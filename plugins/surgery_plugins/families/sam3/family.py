@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from surgery.operate.family import Family, Violation
+from surgery_plugins.families.prompts import below, prompt_sizes
+from surgery_plugins.families.roles import Roles, block_roles, patch_roles
+from surgery_plugins.families.sam3.neck import global_blocks, levels
+from surgery_plugins.families.sam3.tracker import tracker_sizes
 from surgery_plugins.families.sam3.trunk import Block, blocks, patch_of
 
 if TYPE_CHECKING:
@@ -19,6 +23,7 @@ Size = tuple[int, int]
 _REBUILD = "rebuild the tables with `use: rope, with: {image_size: ...}`"
 
 
+@final
 class Sam3(Family):
     """Know SAM 3 by the rotary tables of its trunk's windowed and global blocks.
 
@@ -32,17 +37,34 @@ class Sam3(Family):
         """Tell whether a model has such a trunk."""
         return next(blocks(model), None) is not None
 
+    def hints(self, model: nn.Module) -> Mapping[str, frozenset[str]]:
+        """Give blocks, linear layers and patches of the trunk their roles."""
+        return dict(_roles(model))
+
     def contracts(self, patient: Patient) -> Iterable[Violation]:
         """Check tables, image, features and masks against each other."""
         found = list(blocks(patient.model))
         for block in found:
             yield from _kind(block)
             yield from _length(block)
+        yield from global_blocks(patient.model, found)
         wide = [block for block in found if block.window == 0]
         yield from _one_grid(wide)
         for block in wide[:1]:
             yield from _image(block, patient)
             yield from _features(block, patient.model)
+
+
+def _roles(model: nn.Module) -> Roles:
+    trunks = set()
+    for block in blocks(model):
+        yield from block_roles(block.path, model.get_submodule(block.path))
+        trunks.add(block.path.rpartition(".")[0].rpartition(".")[0])
+    for path in sorted(trunks):
+        for name in ("patch_embed", "embeddings"):
+            embed = getattr(model.get_submodule(path), name, None)
+            if embed is not None:
+                yield from patch_roles(below(path, name), embed)
 
 
 def _kind(block: Block) -> Iterator[Violation]:
@@ -92,14 +114,17 @@ def _image(block: Block, patient: Patient) -> Iterator[Violation]:
         if fits and whole:
             continue
         if grid is None:
-            wanted, mend = f"{len(block.values)} patches, as {block.table} has", _REBUILD
+            wanted, mend = (
+                f"{len(block.values)} patches, as {block.table} has",
+                _mended(size, patch),
+            )
         else:
             pixels = f"{grid[0] * patch[0]} x {grid[1] * patch[1]}"
             wanted = (
                 f"{pixels} pixels: {grid[0]} x {grid[1]} patches of {patch[0]} x {patch[1]}, as "
                 f"{block.table} has"
             )
-            mend = f"resize the image to {pixels}, or {_REBUILD}"
+            mend = f"resize the image to {pixels}, or {_mended(size, patch)}"
         found = f"{size[0]} x {size[1]} pixels, {cells[0]} x {cells[1]} patches"
         yield Violation("image size", where, wanted, found, mend)
 
@@ -114,8 +139,8 @@ def _sizes(block: Block, patient: Patient) -> Iterator[tuple[str, Size]]:
     elif stated is not None:
         yield f"{block.path}.config.image_size", _oriented(block, list(stated), patch)
     for name, tensor in (patient.inputs or {}).items():
-        if getattr(tensor, "ndim", 0) == 4 and tensor.shape[1] == 3:
-            yield f"inputs.{name}", (tensor.shape[2], tensor.shape[3])
+        if getattr(tensor, "ndim", 0) in (4, 5) and tensor.shape[-3] == 3:
+            yield f"inputs.{name}", (tensor.shape[-2], tensor.shape[-1])
 
 
 def _oriented(block: Block, stated: list[int], patch: Size) -> Size:
@@ -134,35 +159,23 @@ def _patch(block: Block, model: nn.Module) -> Size:
 
 
 def _features(block: Block, model: nn.Module) -> Iterator[Violation]:
-    """Feature maps must be the grid times the neck's scales; masks four times the grid."""
+    """Feature maps must be the grid times the neck's scales; prompts and masks must fit it."""
     grid = block.grid()
     if grid is None:
         return
     for path, module in model.named_modules():
-        yield from _levels(path, module, grid)
-        yield from _prompts(path, module, grid)
-
-
-def _levels(path: str, module: Any, grid: Size) -> Iterator[Violation]:
-    config = vars(module).get("config")
-    sizes = getattr(config, "backbone_feature_sizes", None)
-    scales = getattr(config, "scale_factors", None)
-    if not sizes or not scales:
-        return
-    wanted = [[int(side * scale) for side in grid] for scale in scales][: len(sizes)]
-    if [list(size) for size in sizes] != wanted:
-        where = f"{path}.config.backbone_feature_sizes"
-        yield Violation("feature sizes", where, str(wanted), str(sizes), "set them to the grid's")
-
-
-def _prompts(path: str, module: Any, grid: Size) -> Iterator[Violation]:
-    """A prompt encoder's own sizes: the embedding is the grid, masks are four times as fine."""
-    wanted = {"image_embedding_size": grid, "mask_input_size": (4 * grid[0], 4 * grid[1])}
-    for name, size in wanted.items():
-        found = vars(module).get(name)
-        if found is not None and tuple(found) != size:
-            yield Violation("masks", f"{path}.{name}", str(size), str(tuple(found)), _REBUILD)
+        yield from levels(path, module, grid)
+        if "image_embedding_size" in vars(module):
+            yield from prompt_sizes(path, module, grid, None, _REBUILD)
+        yield from tracker_sizes(path, module, grid, _patch(block, model))
 
 
 def _shown(grid: Size | None) -> str:
     return "unknown" if grid is None else f"{grid[0]} x {grid[1]}"
+
+
+def _mended(size: Size, patch: Size) -> str:
+    """Give the surgery that makes the model take the whole patches nearest to a size."""
+    sides = [max(round(s / p), 1) * p for s, p in zip(size, patch, strict=True)]
+    wanted = str(sides[0]) if sides[0] == sides[1] else str(sides)
+    return f"rebuild the tables with `use: rope, with: {{image_size: {wanted}}}`"

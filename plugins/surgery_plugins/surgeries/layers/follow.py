@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from surgery.errors import RefusedError, SurgeryError
 from surgery_plugins.surgeries.fresh.build import build
 from surgery_plugins.surgeries.fresh.settings import changed, joined, parts
-from surgery_plugins.surgeries.layers.order import Block, Order
+from surgery_plugins.surgeries.layers.order import Order
 
 if TYPE_CHECKING:
     from torch import nn
@@ -118,14 +118,12 @@ def _of_length(part: Any, count: int) -> Iterator[tuple[str, list[Any]]]:
 
     common = {*vars(PretrainedConfig()), *getattr(part, "sub_configs", ())}
     for name, value in vars(part).items():
-        if name not in common and not name.startswith("_") and isinstance(value, list | tuple):
-            if len(value) == count:
-                yield name, list(value)
+        listed = isinstance(value, list | tuple) and len(value) == count
+        if listed and name not in common and not name.startswith("_"):
+            yield name, list(value)
 
 
-def _lists(
-    patient: Patient, where: Counted, part: Any, count: int, order: Order
-) -> dict[str, Any]:
+def _lists(patient: Patient, where: Counted, part: Any, count: int, order: Order) -> dict[str, Any]:
     """Give the lists that follow: of a value for each layer, and of layer numbers."""
     found: dict[str, Any] = {}
     for name, value in vars(part).items():
@@ -134,7 +132,8 @@ def _lists(
             found[joined(where.key, name)] = numbers
     for name, values in _of_length(part, count):
         key = joined(where.key, name)
-        if _LAYERED.search(name) and key not in found or _is_needed(patient, where, part, name):
+        named = _LAYERED.search(name) and key not in found
+        if named or _is_needed(patient, where, part, name):
             found[key] = [values[block.source] for block in order]
     return found
 
@@ -194,8 +193,3 @@ def _at(config: Any, key: str) -> Any:
     for name in key.split("."):
         config = getattr(config, name)
     return list(config) if isinstance(config, tuple) else config
-
-
-def same_order(count: int) -> Order:
-    """Give the stack as it is."""
-    return tuple(map(Block, range(count)))

@@ -41,6 +41,7 @@ class Layers(Surgery):
     """
 
     name: ClassVar[str] = "layers"
+    narrows: ClassVar[frozenset[str]] = frozenset({"freeze"})
 
     do: Literal["drop", "keep", "repeat", "insert"] | None = Field(
         default=None,

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 from surgery.anatomy.site import RowRange
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from torch import Generator, Tensor, nn
 
-    from surgery_plugins.surgeries.lora.folding import Adapter
+    from surgery.operate.stretches import Stretches
+    from surgery_plugins.surgeries.lora.folds import Adapter
 
 LINEAR, EMBEDDING, CONV, TABLE = "linear", "embedding", "conv", "table"
 """Kinds of weights: matrices of Linear and Conv1D, token tables, kernels, raw parameters."""
@@ -81,23 +82,15 @@ class Branch:
         return (self.a, self.b, self.m) if self.m else (self.a, self.b)
 
     @staticmethod
-    def fold(weight: Tensor, extensions: Sequence[tuple[Branch, Sequence[Tensor]]]) -> Tensor:
-        """Give a weight with adapters folded in."""
-        from surgery_plugins.surgeries.lora.folding import merged
-
-        return merged(weight, _adapters(extensions))
-
-    @staticmethod
-    def error(
-        weight: Tensor,
-        result: Tensor,
+    def fold(
+        weight: Stretches,
         extensions: Sequence[tuple[Branch, Sequence[Tensor]]],
         generator: Generator,
-    ) -> float:
-        """Compare a merged weight with the adapters beside their base, on random inputs."""
-        from surgery_plugins.surgeries.lora.folding import largest_error
+    ) -> Iterator[tuple[Tensor, float]]:
+        """Fold adapters into a weight, and compare with the adapters beside it."""
+        from surgery_plugins.surgeries.lora.folding import folded
 
-        return largest_error(weight, result, _adapters(extensions), generator)
+        return folded(weight, _adapters(extensions), generator)
 
 
 def _adapters(extensions: Sequence[tuple[Branch, Sequence[Tensor]]]) -> list[Adapter]:

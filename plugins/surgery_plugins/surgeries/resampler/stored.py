@@ -77,7 +77,7 @@ def open_stored(path: str, metadata: bool) -> Stored:
         )
     reader = TensorReader(place)
     shapes = {name: entry.shape for name, entry in reader.entries.items()}
-    files = sorted({entry.file for entry in reader.entries.values()})
+    files = sorted({e.file for e in reader.entries.values() if isinstance(e.file, Path)})
     said = [one for file in files for one in _said(file)] if metadata else []
     return Stored(place, shapes, tuple(said))
 

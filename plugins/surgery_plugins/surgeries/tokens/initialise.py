@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
+from surgery.operate.stretches import Stretches, joined
+
 if TYPE_CHECKING:
     from torch import Generator, Tensor
-
-_CHUNK = 8192
-"""Rows read at once where a statistic needs another precision."""
 
 
 @dataclass(frozen=True)
@@ -54,45 +55,89 @@ class Regrown:
             old: the old table, ``(old rows, ...)`` for axis 0.
             generator: seeded from the recipe's seed and the table's name.
         """
-        table = old.movedim(self.axis, 0)
-        fresh = table.new_empty((self.rows, *table.shape[1:]))
-        kept = min(len(table), self.rows)
-        fresh[:kept] = table[:kept]
-        wide = table[: self.known]
-        if kept < self.rows:
-            fresh[kept:] = mean_row(wide).to(fresh.dtype)
-        for new in self.new:
-            fresh[new.row] = _row(new, wide, generator.initial_seed()).to(fresh.dtype)
-        return fresh.movedim(0, self.axis)
+        shape = list(old.shape)
+        shape[self.axis] = self.rows
+        return joined(self.pieces(Stretches(old), generator=generator), tuple(shape), old.dtype)
+
+    def pieces(self, first: Stretches, *, generator: Generator) -> Iterator[Tensor]:
+        """Give the new table some rows at a time; one with tokens on axis 1 as a whole.
+
+        Args:
+            first: the old table.
+            generator: seeded from the recipe's seed and the table's name.
+        """
+        if self.axis == 0:
+            yield from self._regrown(first, generator.initial_seed())
+            return
+        turned = Stretches(first.whole().movedim(self.axis, 0))
+        shape = (self.rows, *turned.shape[1:])
+        made = joined(self._regrown(turned, generator.initial_seed()), shape, turned.dtype)
+        yield made.movedim(0, self.axis).contiguous()
+
+    def _regrown(self, old: Stretches, seed: int) -> Iterator[Tensor]:
+        """Give old rows, the made ones in their places, and then the rows behind."""
+        kept, table = min(old.shape[0], self.rows), Known(old, min(self.known, old.shape[0]))
+        made = {new.row: _row(new, table, seed).to(old.dtype) for new in self.new}
+        done = 0
+        for rows in old.in_rows(kept):
+            places = [row for row in made if done <= row < done + len(rows)]
+            rows = rows.clone() if places else rows
+            for row in places:
+                rows[row - done] = made[row]
+            done += len(rows)
+            yield rows
+        for row in range(kept, self.rows):
+            yield made[row] if row in made else table.mean.to(old.dtype)
 
 
-def _row(new: NewRow, table: Tensor, seed: int) -> Tensor:
+@dataclass(frozen=True)
+class Known:
+    """The rows of a table that tokens use, and what is computed of all of them, each once.
+
+    Attributes:
+        table: the table, rows on axis 0.
+        count: how many of its leading rows they are.
+    """
+
+    table: Stretches
+    count: int
+
+    @cached_property
+    def mean(self) -> Tensor:
+        """The mean over rows in float32, summed in float64: ``(...)`` of ``(rows, ...)``."""
+        import torch
+
+        total = torch.zeros(self.table.shape[1:], dtype=torch.float64)
+        for rows in self.table.in_rows(self.count):
+            total += rows.float().sum(0)
+        return (total / max(self.count, 1)).float()
+
+    @cached_property
+    def deviation(self) -> Tensor:
+        """Each column's standard deviation over rows in float32: ``(...)`` of ``(rows, ...)``."""
+        import torch
+
+        total = torch.zeros_like(self.mean)
+        for rows in self.table.in_rows(self.count):
+            total += (rows.float() - self.mean).square().sum(0)
+        return (total / max(self.count, 1)).sqrt()
+
+    def mean_of(self, ids: tuple[int, ...]) -> Tensor:
+        """Give the mean of some rows in float32: ``(...)`` of ``(rows, ...)``."""
+        import torch
+
+        return torch.stack([self.table.rows(n, n + 1)[0] for n in ids]).float().mean(0)
+
+
+def _row(new: NewRow, table: Known, seed: int) -> Tensor:
     import torch
 
-    middle = mean_row(table if new.ids is None else table[list(new.ids)])
+    middle = table.mean if new.ids is None else table.mean_of(new.ids)
     if not new.drawn:
         return middle
     own = torch.Generator().manual_seed(_seed(seed, new.token))
     noise = torch.randn(middle.shape, generator=own, dtype=middle.dtype)
-    return middle + noise * deviation(table)
-
-
-def mean_row(table: Tensor) -> Tensor:
-    """Give the mean over rows in float32: ``(rows, ...)`` to ``(...)``."""
-    import torch
-
-    return torch.mean(table, 0, dtype=torch.float32)
-
-
-def deviation(table: Tensor) -> Tensor:
-    """Give each column's standard deviation over rows in float32: ``(rows, ...)`` to ``(...)``."""
-    import torch
-
-    middle = mean_row(table)
-    total = torch.zeros_like(middle)
-    for start in range(0, len(table), _CHUNK):
-        total += (table[start : start + _CHUNK].float() - middle).square().sum(0)
-    return (total / max(len(table), 1)).sqrt()
+    return middle + noise * table.deviation
 
 
 def _seed(seed: int, token: str) -> int:

@@ -1,10 +1,10 @@
-"""The form of ``train:``, as pydantic models. What plugins offer is checked elsewhere."""
+"""The form of ``train:``; options of the objective and of data are checked against plugins."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from surgery.recipe.schema import AtForm, Form
 
@@ -13,18 +13,18 @@ _Count: TypeAlias = Annotated[int, Field(ge=1)]
 Level: TypeAlias = Literal["error", "warn", "off"]
 """What a guard does when it finds something."""
 
+Guard: TypeAlias = Literal[
+    "trainable", "optimizer", "frozen", "held", "gradients", "teachers", "moved", "loss", "ranks"
+]
+"""What stops a training that would teach nothing."""
+
 
 class Use(Form):
     """Name what a plugin offers; the other keys are its options."""
 
-    model_config = {**Form.model_config, "extra": "allow"}
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True, allow_inf_nan=False)
 
     use: str = Field(description="Name of what a plugin offers.")
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The other keys."""
-        return dict(self.model_extra or {})
 
 
 class OptimizerForm(Form):
@@ -50,9 +50,9 @@ class GroupForm(Form):
     @model_validator(mode="after")
     def _one(self) -> GroupForm:
         if (self.at is None) == (self.tensors is None):
-            raise ValueError("expected one of at and tensors")
+            raise ValueError("expected one of at and tensors, got " + _both(self.at, self.tensors))
         if self.lr is not None and self.scale is not None:
-            raise ValueError("expected one of lr and scale")
+            raise ValueError("expected one of lr and scale, got both")
         return self
 
 
@@ -80,6 +80,9 @@ class SaveForm(Form):
 
     every: _Count | None = Field(None, description="Steps between two checkpoints.")
     keep: _Count = Field(2, description="How many of the last ones stay; the best always stays.")
+    output: Literal["last", "best"] = Field(
+        "last", description="Which state the result holds: the last, or the best by the metric."
+    )
 
 
 class EmaForm(Form):
@@ -103,6 +106,9 @@ class TrainForm(Form):
     objective: Use = Field(description="What turns samples into a loss.")
     data: Use | list[Use] = Field(description="Samples to train on; several are mixed by weight.")
     evaluation: Use | None = Field(None, description="Samples to judge by, never trained on.")
+    engine: Use | None = Field(
+        None, description="What runs the steps; by default the loop that comes with surgery."
+    )
     steps: _Count | None = Field(None, description="Optimizer steps; or give epochs.")
     epochs: _Count | None = Field(None, description="Passes over the samples; or give steps.")
     batch: _Count = Field(8, description="Samples of one optimizer step, over all processes.")
@@ -124,14 +130,22 @@ class TrainForm(Form):
     log: LogForm = Field(LogForm(), description="What is recorded.")
     workers: int = Field(0, ge=0, description="Processes that read samples.")
     max_failed: _Share = Field(0.0, description="Share of samples that may fail to be read.")
-    guards: dict[str, Level] = Field({}, description="Guards that warn or are off.")
+    guards: dict[Guard, Level] = Field({}, description="Guards that warn or are off.")
     seed: int | None = Field(None, ge=0, description="Seed of order, dropout and augmentation.")
     run: str | None = Field(None, description="Folder of the run; by default OUTPUT-run.")
 
     @model_validator(mode="after")
     def _ends(self) -> TrainForm:
         if (self.steps is None) == (self.epochs is None):
-            raise ValueError("expected one of steps and epochs")
+            raise ValueError(
+                "expected one of steps and epochs, got " + _both(self.steps, self.epochs)
+            )
+        if self.save.output == "best" and self.evaluation is None:
+            raise ValueError("expected an evaluation beside `save: {output: best}`, got none")
         if self.micro is not None and self.batch % self.micro:
             raise ValueError(f"expected a micro that divides batch {self.batch}, got {self.micro}")
         return self
+
+
+def _both(one: object, other: object) -> str:
+    return "both" if one is not None and other is not None else "none"

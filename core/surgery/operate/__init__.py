@@ -1,0 +1,1 @@
+"""Plan and place surgeries: edits, slots, claims, journal, and the contracts of plugins."""

@@ -1,0 +1,1 @@
+"""Show results as HTML that needs no network and runs no script."""

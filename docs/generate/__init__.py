@@ -1,0 +1,1 @@
+"""Write the reference from what the code says of itself."""

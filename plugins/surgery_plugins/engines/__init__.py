@@ -1,0 +1,1 @@
+"""Engines of training other than the loop that comes with surgery."""

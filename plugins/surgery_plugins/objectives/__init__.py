@@ -1,0 +1,1 @@
+"""Objectives: what turns samples into a loss."""

@@ -1,0 +1,73 @@
+"""The values with which an attached module begins: those of its class, from a seed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from threading import Lock
+from typing import TYPE_CHECKING
+
+from surgery.errors import RefusedError
+from surgery.operate.edits import Init, Value
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor, nn
+
+    from surgery.operate.attachment import Attachment
+
+_ONE_AT_A_TIME = Lock()
+"""Held while a module draws from torch's own generator, which threads share."""
+
+
+@dataclass(frozen=True)
+class Fresh:
+    """Fill one tensor with what a module that is built anew has there.
+
+    Attributes:
+        kind: builds the module.
+        features: size of what feeds it.
+        name: the tensor's name in the module.
+    """
+
+    kind: Attachment
+    features: int
+    name: str
+
+    def __call__(self, tensor: Tensor, generator: Generator) -> None:
+        """Fill a tensor in place; only the generator's seed decides what is drawn."""
+        import torch
+
+        with _ONE_AT_A_TIME, torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.manual_seed(generator.initial_seed())
+            tensor.copy_(_tensors(self.kind.build(self.features))[self.name])
+
+
+def fresh_module(
+    kind: Attachment, features: int, dtype: str, training: bool
+) -> tuple[nn.Module, dict[str, Value]]:
+    """Build a module on meta, and say where its values come from.
+
+    Args:
+        kind: builds the module.
+        features: size of what feeds it.
+        dtype: its dtype by torch's name.
+        training: its mode.
+
+    Raises:
+        RefusedError: it cannot be built.
+    """
+    import torch
+
+    from surgery.operate.dtypes import dtype_of
+
+    try:
+        with torch.device("meta"):
+            module = kind.build(features).to(dtype_of(dtype)).train(training)
+    except Exception as error:
+        found = f"{type(error).__name__}: {error}"[:300]
+        raise RefusedError(f"attach.module: {kind.name}", "a module that is built", found) from None
+    return module, {name: Init(Fresh(kind, features, name)) for name in _tensors(module)}
+
+
+def _tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Give parameters and buffers by name, tied ones once."""
+    return {**dict(module.named_parameters()), **dict(module.named_buffers())}

@@ -1,0 +1,5 @@
+"""The surgery ``swap``."""
+
+from __future__ import annotations
+
+from surgery_plugins.surgeries.swap.surgery import Swap as Swap
