@@ -31,9 +31,10 @@ def main() -> None:
     if unknown or not (options.names or options.all):
         parser.error(f"choose from {', '.join(names)}")
     for name in names if options.all else options.names:
-        load = [round(number, 1) for number in getloadavg()]
+        before = getloadavg()[0]
         result = importlib.import_module(f"bench.{name}").run(quick=options.quick)
         _print(name, result)
+        load = [round(before, 1), round(getloadavg()[0], 1)]
         _write(name, {**_stamp(), "load": load, "quick": options.quick, **result})
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-PAUSE = 0.004
+PAUSE = 0.02
 """Seconds between two looks at a process tree's memory."""
 
 _LAST = 400
@@ -105,7 +105,6 @@ def compare(
     count: int,
     after: Callable[[], object],
     environment: Mapping[str, str] | None = None,
-    warm: bool = True,
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """Run each command once per round, the disk at rest before each.
 
@@ -114,14 +113,13 @@ def compare(
         count: how many rounds are counted.
         after: called after each command, to remove what it wrote.
         environment: variables to set for all.
-        warm: True for one more round before, which is not counted.
 
     Returns:
-        A row of medians, and of least and most, for each; and why a command could not run.
+        A row for each, with every round and the medians; and why a command could not run.
     """
     costs: dict[str, list[Cost]] = {name: [] for name in commands}
     failures: dict[str, str] = {}
-    for number in range(-warm, count):
+    for _ in range(count):
         for name in [name for name in commands if name not in failures]:
             os.sync()
             try:
@@ -131,17 +129,15 @@ def compare(
                 continue
             finally:
                 after()
-            if number >= 0:
-                costs[name].append(cost)
+            costs[name].append(cost)
     return [{"what": name, **_row(found)} for name, found in costs.items() if found], failures
 
 
 def _row(costs: Sequence[Cost]) -> dict[str, Any]:
-    """Give median, least and most of wall and CPU seconds, and the largest memory in MB."""
+    """Give wall and CPU seconds of each round and their median, and the largest memory in MB."""
     table = [asdict(cost) for cost in costs]
     row: dict[str, Any] = {}
     for key in ("wall", "cpu"):
-        values = [one[key] for one in table]
-        spread = [round(min(values), 2), round(max(values), 2)]
-        row |= {f"{key}_s": round(median(values), 2), f"{key}_spread": spread}
+        values = [round(one[key], 2) for one in table]
+        row |= {f"{key}_s": round(median(values), 2), f"{key}_rounds": values}
     return row | {f"{key}_mb": round(max(one[key] for one in table)) for key in ("rss", "anon")}

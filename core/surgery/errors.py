@@ -72,12 +72,6 @@ class ConflictError(SurgeryError):
     code = "conflict"
 
 
-class AnatomyError(SurgeryError):
-    """Report a model that cannot be read."""
-
-    code = "anatomy"
-
-
 class PluginError(SurgeryError):
     """Report a plugin that is missing, broken or clashes with another."""
 

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 import surgery.checkpoint.exchange as exchange_module
-from surgery.checkpoint.publish import publish
+from surgery.checkpoint.publish import check_target, publish
 from surgery.errors import OutputError
 from tests.checkpoint.writing import fill, mark_of, strangers, write_output
 
@@ -257,3 +257,11 @@ def test_room_is_demanded_with_five_percent_to_spare(final, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1050})())
     with publish(final, needed_bytes=1000):
         pass
+
+
+def test_an_output_can_be_checked_before_its_folder_stands(tmp_path: Path) -> None:
+    target = tmp_path / "not" / "yet" / "out"
+    check_target(target, force=False, needed_bytes=1)
+    with pytest.raises(OutputError, match="disk full"):
+        check_target(target, force=False, needed_bytes=2**60)
+    assert not target.parent.exists()

@@ -1,4 +1,4 @@
-"""Laws of ``surgery doctor``: what can keep surgery from working is found, and nothing is hidden."""
+"""Laws of ``surgery doctor``: what can keep surgery from working is found and told."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_healthy_environment_has_every_part(capsys: pytest.CaptureFixture[str]
     for name in ("python", "model-surgery", "extra hf", "torch", "device cpu"):
         assert name in names
     assert any(name.startswith("plugin model-surgery ") for name in names)
-    assert [n for n in names if n.startswith("disk of ")][0] == "disk of working folder"
+    assert next(n for n in names if n.startswith("disk of ")) == "disk of working folder"
     assert main(["doctor"]) == 0
     assert f"ok    torch: {torch.__version__}" in capsys.readouterr().out
 

@@ -65,7 +65,9 @@ def model(tmp_path: Path) -> Path:
 
 def test_roles_are_coloured_and_no_escape_is_shown_as_text(model: Path) -> None:
     shown = on_a_terminal(model, "inspect", "base")
-    assert "\x1b[32m attention.q" in shown
+    assert "\x1b[36mattention.q" in shown
+    assert "\x1b[35mmlp.up" in shown
+    assert "\x1b[33mnorm" in shown
     assert "\\x1b" not in shown
     assert "\x1b" not in _STYLE.sub("", shown)
     assert "q_proj Linear [16, 16] 256 parameters attention.q (trace)" in _STYLE.sub("", shown)
@@ -79,4 +81,6 @@ def test_a_plan_shows_no_escape_as_text(model: Path) -> None:
 
 
 def test_no_color_means_none(model: Path) -> None:
-    assert "\x1b[32m" not in on_a_terminal(model, "inspect", "base", NO_COLOR="1")
+    shown = on_a_terminal(model, "inspect", "base", NO_COLOR="1")
+    assert "attention.q" in shown
+    assert not re.search(r"\x1b\[[0-9;]*[349][0-7]", shown)

@@ -55,5 +55,5 @@ def test_a_link_that_leads_out_of_the_folder_fails(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_missing_is_named(tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_text("{}\n")
-    with pytest.raises(PatientError, match="train.data.folder"):
+    with pytest.raises(PatientError, match=r"train\.data\.folder"):
         ImageText(path=str(tmp_path / "x.jsonl"), folder=str(tmp_path / "none")).open()

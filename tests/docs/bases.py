@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.layers import models as layers
 from tests.objectives import kit as texts
 from tests.objectives.test_training import chats, saved, written
 from tests.rope import kit as models
@@ -21,6 +22,20 @@ def llm(folder: Path) -> None:
 def base(folder: Path) -> None:
     llm(folder)
     (folder / "llm").rename(folder / "base")
+
+
+def adapter(folder: Path) -> None:
+    """Give a base, and an adapter that PEFT made of it."""
+    from peft import LoraConfig, get_peft_model
+
+    base(folder)
+    config = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    model = texts.causal().model
+    get_peft_model(model, config).save_pretrained(str(folder / "adapter"))
+
+
+def eight_layers(folder: Path) -> None:
+    layers.made(lambda: layers.llama(num_hidden_layers=8)).save_pretrained(folder / "llm")
 
 
 def sam2(folder: Path) -> None:

@@ -17,19 +17,24 @@ QUICK = ("--set", "train.epochs=null", "--set", "train.steps=2", "--set", "train
          "--set", "train.micro=1", "--set", "train.log.trackers=[]")  # fmt: skip
 HERE: dict[str, tuple[bases.Base, tuple[str, ...]]] = {
     "thinking.md": (bases.nothing, ()),
-    "guides/llm.md": (bases.llm, ()),
-    "guides/vlm.md": (bases.llava, ()),
     "guides/ship.md": (bases.llm, ()),
+    "coming-from/peft.md": (bases.base, ()),
+    "coming-from/torchtune.md": (bases.llm, ()),
+    "coming-from/axolotl.md": (bases.llm, ()),
+    "peft.md": (bases.adapter, ()),
 }
 SLOW: dict[str, tuple[bases.Base, tuple[str, ...]]] = {
     "start.md": (bases.nothing, ()),
+    "plugins.md": (bases.base, ()),
+    "coming-from/mergekit.md": (bases.eight_layers, ()),
+    "guides/llm.md": (bases.llm, ()),
+    "guides/vlm.md": (bases.llava, ()),
     "guides/sam2-lora.md": (bases.sam2, QUICK),
     "guides/sam3-head.md": (bases.sam3, QUICK),
 }
 ELSEWHERE = {
     "guides/resume.md": "tests/docs/test_guides.py",
     "guides/several-gpus.md": "tests/docs/test_guides.py",
-    "plugins.md": "tests/docs/test_guides.py",
 }
 
 
@@ -54,7 +59,7 @@ def test_the_page_that_takes_longer_runs(name: str, folder: Path) -> None:
     read(name, SLOW[name], folder).fine()
 
 
-def tests_that_name(name: str) -> list[Path]:
+def naming(name: str) -> list[Path]:
     stem = re.escape(Path(name).stem)
     said = re.compile(rf'\b{stem}\.md"|(?:page|blocks)\("{stem}"')
     files = [path for path in (ROOT / "tests").rglob("test_*.py") if path != Path(__file__)]
@@ -69,7 +74,7 @@ def test_what_a_page_says_is_run_by_some_test(name: str) -> None:
     if name in ELSEWHERE:
         assert Path(name).name in (ROOT / ELSEWHERE[name]).read_text("utf-8")
         return
-    assert tests_that_name(name), f"no test runs docs/{name}: add it to HERE in {__file__}"
+    assert naming(name), f"no test runs docs/{name}: add it to HERE in {__file__}"
 
 
 def test_blocks_that_only_show_something_are_few() -> None:

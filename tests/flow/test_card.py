@@ -115,7 +115,7 @@ def test_a_hostile_text_is_no_markup() -> None:
     assert html.count("<td") == 1
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.text(st.characters(blacklist_categories=()), max_size=12))
 def test_any_text_is_shown_as_itself_in_one_cell(text: str) -> None:
     cell = shown(text)
@@ -137,7 +137,7 @@ def test_any_text_is_shown_as_itself_in_one_cell(text: str) -> None:
 OUTSIDE = st.text(st.sampled_from("ab #-`|<>!\n:é"), max_size=40)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(OUTSIDE, OUTSIDE)
 def test_what_stands_outside_the_marks_stays_byte_for_byte(before: str, after: str) -> None:
     first = placed(f"---\nlicense: mit  # ours\n---\n{before}{BEGIN}\nold\n{END}{after}", PLAIN)

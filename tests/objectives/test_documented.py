@@ -39,8 +39,8 @@ def test_the_recipe_trains_on_its_mixture(folder: Path) -> None:
     (folder / "recipe.yaml").write_text(RECIPE)
     assert main(["train", "recipe.yaml", "--quiet"]) == 0
     assert surgery.load(folder / "out").plan.trainable
-    lines = (folder / "out-run" / "metrics.jsonl").read_text().splitlines()
-    assert json.loads(lines[-1])["step"] == (8 + 4) // 4
+    lines = map(json.loads, (folder / "out-run" / "metrics.jsonl").read_text().splitlines())
+    assert max(line.get("step", 0) for line in lines) == (8 + 4) // 4
 
 
 def test_the_commands_run(folder: Path) -> None:

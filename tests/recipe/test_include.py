@@ -130,3 +130,11 @@ def test_a_shipped_recipe_can_be_extended_and_read_by_name(
     with pytest.raises(SurgeryError) as caught:
         read_recipe("bese", registry=REGISTRY)
     assert "did you mean 'base'?; recipes here: mine.yaml" in str(caught.value)
+
+
+def test_a_folder_that_a_shipped_recipe_wrote_does_not_hide_the_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "quickstart").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert include.open_recipe("quickstart").source == "quickstart.yaml"

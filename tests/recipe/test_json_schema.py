@@ -24,12 +24,24 @@ from tests.recipe.fakes import GOOD, REGISTRY, Freeze, Nested, _Quiet, registry_
 STEP = "recipe: 1\nsurgeries:\n- "
 
 
+_CHECKED: list[tuple[Registry, jsonschema.Draft202012Validator]] = []
+
+
+def validator(known: Registry) -> jsonschema.Draft202012Validator:
+    """Give the validator of a registry's schema, which is checked once: that takes long."""
+    for registry, checked in _CHECKED:
+        if registry is known:
+            return checked
+    schema = recipe_schema(known).schema
+    jsonschema.Draft202012Validator.check_schema(schema)
+    _CHECKED.append((known, jsonschema.Draft202012Validator(schema)))
+    return _CHECKED[-1][1]
+
+
 def valid(text: str, known: Registry = REGISTRY) -> bool:
     root = read_yaml(text, "r").root
     assert root is not None
-    schema = recipe_schema(known).schema
-    jsonschema.Draft202012Validator.check_schema(schema)
-    return jsonschema.Draft202012Validator(schema).is_valid(plain(root))
+    return bool(validator(known).is_valid(plain(root)))
 
 
 def readable(text: str) -> bool:

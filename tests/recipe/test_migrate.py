@@ -187,7 +187,7 @@ def texts(draw: st.DrawFn) -> str:
     return draw(st.sampled_from(["# top\n", ""])) + (commented if same else text)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(texts(), st.data())
 def test_a_rewritten_text_has_the_new_values_and_every_comment_is_kept_or_named(
     text: str, data: st.DataObject

@@ -163,7 +163,6 @@ def trained(
         step.loss.backward()
         guards.after_backward(number, step, float(step.loss.detach()))
         optimizer.step()
-        guards.after_step(number)
         found.append(step)
     guards.check_frozen()
     return [float(step.loss.detach()) for step in found], found

@@ -79,3 +79,12 @@ def test_a_tracker_that_nobody_knows_is_said_once(
     assert train_recipe(recipe, known, remark=heard.append).ended == "done"
     (warned,) = (line for line in heard if "papyrus" in line)
     assert "tensorboard" in warned, "it names those that are known, or the extra to install"
+
+
+def test_a_line_that_was_cut_off_is_left_out(base: Path, tmp_path: Path, known: Registry) -> None:
+    recipe = recipe_of(tmp_path, known)
+    trained = train_recipe(recipe, known)
+    with (trained.run / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 12, "lo')
+    again = train_recipe(recipe, known, resume=True, force=True)
+    assert len(losses(again)) == 12

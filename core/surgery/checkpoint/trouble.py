@@ -44,8 +44,13 @@ def check_space(final: Path, needed_bytes: int) -> None:
         OutputError: ``disk full: needs X, has Y``.
     """
     wanted = int(needed_bytes * _SPARE)
-    if wanted > shutil.disk_usage(final.parent).free:
+    if wanted > shutil.disk_usage(_standing(final)).free:
         raise _full(final, wanted)
+
+
+def _standing(path: Path) -> Path:
+    """Give the nearest folder above a path that exists."""
+    return next(parent for parent in path.absolute().parents if parent.exists())
 
 
 def in_units(count: int) -> str:
@@ -83,7 +88,7 @@ def _refused(final: Path, wanted: str, found: str) -> OutputError:
 
 def _full(final: Path, wanted: int) -> OutputError:
     """Give the error of a full disk, with what is needed where that is known."""
-    has = in_units(shutil.disk_usage(final.parent).free)
+    has = in_units(shutil.disk_usage(_standing(final)).free)
     needs = in_units(wanted) if wanted else "more"
     return OutputError(
         str(final),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from surgery.cli.completion import models
@@ -55,6 +57,7 @@ def inspect(
     from surgery.operate.trust import CONSENT
     from surgery.report.console import rendered
     from surgery.report.shares import shares_of
+    from surgery.report.stored import stored_note
     from surgery.report.tree import anatomy_json, anatomy_tree
 
     CONSENT.set(trust_remote_code)
@@ -63,7 +66,9 @@ def inspect(
     wanted = Selector(role=roles, layers=layers)
     kept = select(found, wanted, where="inspect") if roles or layers else found
     added = extension_counts(patient.model).items()
+    stored = stored_note(Path(model).expanduser())
     notes = (
+        *((stored,) if stored else ()),
         *patient.notes,
         *found.notes,
         *(f"{name} extends {count} modules" for name, count in added),

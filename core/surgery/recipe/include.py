@@ -65,7 +65,7 @@ def open_recipe(recipe: str | Path | Mapping[str, Any]) -> Opened:
     if isinstance(recipe, str) and "\n" in recipe:
         return _with_bases(read_yaml(recipe, "recipe"), given, here)
     try:
-        if isinstance(recipe, str) and _is_name(recipe) and not Path(recipe).exists():
+        if isinstance(recipe, str) and _is_name(recipe) and not Path(recipe).is_file():
             return _open_shipped(recipe)
         return _open_file(Path(recipe))
     except (OSError, ValueError, RuntimeError) as error:

@@ -33,4 +33,4 @@ def stored_note(folder: Path) -> str | None:
 
 
 def _bytes(entry: TensorEntry) -> int:
-    return entry.stop - entry.start
+    return entry.end - entry.begin

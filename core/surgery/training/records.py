@@ -30,6 +30,7 @@ class Records:
         settings: Mapping[str, Any],
         warn: Callable[[str], object],
     ) -> None:
+        _mend(folder / FILE)
         self.file = open(folder / FILE, "a", encoding="utf-8", buffering=1)  # noqa: SIM115
         self.warn = warn
         self.trackers: list[tuple[str, Any]] = []
@@ -70,6 +71,15 @@ class Records:
             self.trackers = [(n, t) for n, t in self.trackers if n != name]
             line = " ".join(str(error).split())[:200]
             self.warn(f"tracker {name}: {type(error).__name__}: {line}; {FILE} goes on")
+
+
+def _mend(file: Path) -> None:
+    """Cut off a last line that a killed process did not finish."""
+    if not file.exists():
+        return
+    with file.open("r+b") as kept:
+        text = kept.read()
+        kept.truncate(text.rfind(b"\n") + 1)
 
 
 class _TensorBoard:

@@ -78,7 +78,7 @@ def publish_result(
 
 
 def _whole(recipe: Recipe, known: Registry, done: dict[str, Tensor]) -> Operation:
-    """Operate once more and put the trained values in, as a strategy may have the model in parts."""
+    """Operate once more and put in what was trained; a strategy may hold the model in parts."""
     fresh = operated(recipe, known)
     tensors = {name: tensor for name, tensor, _ in named_tensors(fresh.patient.model)}
     with torch.no_grad():

@@ -91,9 +91,12 @@ class Unfreeze(Surgery):
         whole = [site for site in sites if self.rows is None and site.part is None]
         for name in _names(whole, patient):
             yield SetTrainable(name, trainable=True)
-        for site in sites:
-            if site not in whole:
-                yield from self._train_rows(site, patient)
+        tied: dict[tuple[int, str | None], Site] = {}
+        for site in (site for site in sites if site not in whole):
+            weight = patient.model.get_parameter(str(site.parameter))
+            tied.setdefault((id(weight), site.part), site)
+        for site in tied.values():
+            yield from self._train_rows(site, patient)
 
     def _ranges(self, site: Site) -> tuple[RowRange, ...]:
         return parse_rows(self.rows) if self.rows is not None else site.rows[str(site.part)]

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from surgery.anatomy.site import Anatomy
 from surgery.report.branches import Branch, branches
 from surgery.report.html.markup import filled, style
 from surgery.report.lines import Piece, Shares, line_of, remarks_of, trains_text
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 Mark = tuple[str, str]
 """Its kind (``site``, ``added``, ``changed`` or ``removed``), and what it says."""
@@ -51,7 +55,7 @@ def anatomy_html(anatomy: Anatomy) -> str:
     return str(filled("notebook.html", style=style(), body=diagram_html(Diagram(anatomy))))
 
 
-def diagram_html(diagram: Diagram) -> str:
+def diagram_html(diagram: Diagram) -> Markup:
     """Give a diagram as HTML; every text in it is escaped."""
     return filled(
         "anatomy.html", tokens=list(tokens_of(diagram)), remarks=list(remarks_of(diagram.anatomy))

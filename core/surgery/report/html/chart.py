@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import isfinite, log10
+from typing import TYPE_CHECKING
 
 from surgery.report.html.markup import filled
 from surgery.report.html.numbers import powers, thinned, ticks, written
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 Point = tuple[float, float]
 """A step, and a value."""
@@ -80,7 +84,7 @@ class Scale:
         return [(self(number), written(number)) for number in marks]
 
 
-def chart_html(chart: Chart, number: int) -> str:
+def chart_html(chart: Chart, number: int) -> Markup:
     """Draw a chart, with its numbers in a table that unfolds.
 
     Args:

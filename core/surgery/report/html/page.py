@@ -31,7 +31,7 @@ def page_html(story: Story) -> str:
     metrics = story.metrics
     folder = story.place.run if story.place.output is None else story.place.output
     assert folder is not None
-    return filled(
+    page = filled(
         "page.html", story=story, style=style(), policy=policy(), title=folder.resolve().name,
         folder=str(folder), metrics=metrics, guards=_guards(story),
         before=diagram_html(story.before) if story.before else None,
@@ -41,6 +41,7 @@ def page_html(story: Story) -> str:
         environment=environment_of(story), proofs=_proofs(story),
         files=[(n, human_bytes(f["size"]), f["sha256"]) for n, f in sorted(story.files.items())],
     )  # fmt: skip
+    return str(page)
 
 
 def write_page(text: str, target: Path, *, force: bool = False) -> None:

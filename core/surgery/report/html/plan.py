@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import prod
+from typing import TYPE_CHECKING
 
 from surgery.operate.dtypes import dtype_of
 from surgery.operate.journal import Journal
@@ -21,6 +22,9 @@ from surgery.report.plan import (
     options_text,
     summary,
 )
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 MOST = 200
 """Lines of one cell, and rows of one table; beyond them it says how many more there are."""
@@ -92,7 +96,7 @@ def plan_html(plan: Plan) -> str:
     return str(filled("notebook.html", style=style(), body=tables_html(tables_of(plan))))
 
 
-def tables_html(tables: Tables) -> str:
+def tables_html(tables: Tables) -> Markup:
     """Give the tables as HTML."""
     return filled("plan.html", tables=tables, most=MOST)
 
