@@ -87,7 +87,8 @@ def test_a_training_is_told_from_its_output_and_from_its_run(
         assert chart in page.text
     assert "Ended: done." in page.text
     assert "frozen tensors passed every bit as before the training" in page.text
-    assert "moved warn found nothing" in page.text
+    assert "moved warn not checked: that is done after 20 steps" in page.text
+    assert "loss error found nothing" in page.text
     assert "ranks off off: nothing was checked" in page.text
     assert "objective test/counting" in page.text
     assert "v_proj 1 lora added" in page.text

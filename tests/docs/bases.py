@@ -50,8 +50,10 @@ def sam3(folder: Path) -> None:
 
 
 def masks(folder: Path) -> None:
+    """Write images with masks, and with notes that name where the object is a view."""
     for name in ("train", "held-out"):
-        images.folders(folder / name, 2)
+        notes = images.folders(folder / name, 2) / "notes.json"
+        notes.write_text(notes.read_text().replace('"place"', '"view"'))
 
 
 def llava(folder: Path) -> None:

@@ -71,3 +71,15 @@ def test_the_navigation_has_every_page(site: Path) -> None:
     text = (site / "index.html").read_text("utf-8")
     for name in kit.every_page():
         assert f'href="{Path(name).with_suffix(".html")}"' in text or name == "index.md", name
+
+
+def test_the_links_of_the_readme_lead_somewhere() -> None:
+    text = (kit.ROOT / "README.md").read_text("utf-8")
+    places = [one for one in re.findall(r"\]\(([^)#]+)", text) if not one.startswith("http")]
+    assert places
+    assert all((kit.ROOT / one).is_file() for one in places), places
+
+
+def test_pages_name_no_place_of_one_machine() -> None:
+    for name in kit.every_page():
+        assert not re.search(r"(?<![\w./])/(work|tmp|opt|home|root|Users)/", kit.page(name)), name

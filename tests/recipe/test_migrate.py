@@ -220,7 +220,7 @@ def test_equal_values_keep_every_byte(text: str) -> None:
         ("a: 1\r\nb: 2 # c\r\n", {"a": 1, "b": 3}, "a: 1\r\nb: 3 # c\r\n"),
         ("\ufeffa: 1\n", {"a": 2}, "a: 2\n"),
         ("a: {b: 1, c: 2} # c\n", {"a": {"b": 5, "c": 2}}, "a: {b: 5, c: 2} # c\n"),
-        ("a: {b: 1} # c\n", {"a": {"x": 1}}, 'a: {x: 1} # c\n'),
+        ("a: {b: 1} # c\n", {"a": {"x": 1}}, "a: {x: 1} # c\n"),
         ("a:\n  b: 1 # c\n", {"a": {"b": 1, "d": [2]}}, "a:\n  b: 1 # c\n  d:\n  - 2\n"),
         ("l:\n  - b: 1\n    c: 2\n", {"l": [{"c": 2}]}, "l:\n  - c: 2\n"),
         ("a: 1 # c", {"a": 1, "b": 2}, "a: 1 # c\nb: 2"),

@@ -70,7 +70,7 @@ def records(folder: Path, group: str = "lora", count: int = 30) -> Path:
     """Write what a training might have written."""
     folder.mkdir(parents=True, exist_ok=True)
     lines: list[Mapping[str, Any]] = [
-        {"begun": {"output": "../out", "device": "cpu", "versions": {}}}
+        {"begun": {"output": "../out", "device": "cpu", "processes": 1, "versions": {}}}
     ]
     for n in range(1, count + 1):
         lines.append({

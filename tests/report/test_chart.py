@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from surgery.report.html.chart import CURVES, HEIGHT, WIDTH, Chart, Series, chart_html
+from surgery.report.html.guards import guard_rows
 from surgery.report.html.metrics import Metrics, read_metrics
 from surgery.report.html.numbers import powers, thinned, ticks
 from tests.report.strict import strictly
@@ -119,3 +120,17 @@ def test_every_metric_has_a_chart_of_training_and_evaluation(tmp_path: Path) -> 
     assert {s.name: s.points for s in iou.series} == {
         "training": ((1.0, 0.1),), "evaluation": ((1.0, 0.3),),
     }  # fmt: skip
+
+
+def test_silence_of_a_guard_is_no_proof_where_it_never_looked(tmp_path: Path) -> None:
+    short = metrics(tmp_path, {"begun": {"processes": 1}}, {"step": 3, "loss": 1.0})
+    found = {name: said for name, _, said in guard_rows(short, {"held": "off"})}
+    assert found["moved"].startswith("not checked")
+    assert found["ranks"].startswith("not checked")
+    assert found["held"].startswith("off")
+    assert found["loss"] == "found nothing up to step 3"
+    empty = {name: said for name, _, said in guard_rows(metrics(tmp_path, {}), {})}
+    assert empty["loss"].startswith("not checked")
+    failed = {"ended": {"how": "failed", "why": "train: guard loss: expected"}}
+    said = guard_rows(metrics(tmp_path, {"step": 1, "loss": 1.0}, failed), {})
+    assert ("loss", "error", "train: guard loss: expected") in said

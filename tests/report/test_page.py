@@ -78,7 +78,8 @@ def test_the_plan_says_what_becomes_of_tensors(tmp_path: Path) -> None:
 def test_guards_say_what_they_found(tmp_path: Path) -> None:
     text = strictly(page_html(story(tmp_path))).text
     assert "moved error moved: lora" in text
-    assert "ranks error found nothing" in text
+    assert "loss error found nothing" in text
+    assert "ranks error not checked: one process" in text
 
 
 def test_a_plan_shows_itself_in_a_notebook() -> None:

@@ -26,7 +26,7 @@ from surgery.operate.fill import fill
 from surgery.operate.journal import Journal, StepEntry, steps_of
 from surgery.operate.operation import Operation, operate
 from surgery.operate.patient import Patient
-from surgery.operate.slots import Slot
+from surgery.operate.slots import Slot, folded_name
 from surgery.operate.source import Source
 from surgery.operate.table import named_tensors
 
@@ -119,8 +119,8 @@ def _land(journal: Journal, operation: Operation, folder: Path, known: Registry)
     names = {id(slot): name for name, slot in slots.items()}
 
     def stored(slot: Slot) -> Tensor | None:
-        lost = slot.name if slot.name in journal.folded else None
-        entry = entries.get(names.get(id(slot), lost) or "")
+        lost = folded_name(slot, slots)
+        entry = entries.get(names.get(id(slot), lost if lost in journal.folded else ""))
         return None if entry is None else read_tensor(entry)
 
     fill(operation.transaction.slots, journal.seed, stored)

@@ -23,7 +23,7 @@ from surgery.operate.fill import fill
 from surgery.operate.journal import Journal, journal_of, with_trained
 from surgery.operate.operation import Operation
 from surgery.operate.patient import Patient
-from surgery.operate.slots import Slot
+from surgery.operate.slots import Slot, folded_name
 from surgery.operate.source import Source
 
 Place: TypeAlias = Callable[[Patient], Placed]
@@ -86,10 +86,12 @@ def entries_by_slot(
     """
     listed = {name for name, entry in journal.tensors.items() if entry.stored} & entries.keys()
     found = {id(s): entries[n] for n, s in operation.slots.items() if n in listed}
-    left = {id(slot) for slot in operation.slots.values()}
+    there = operation.slots
+    left = {id(slot) for slot in there.values()}
     for slot in operation.transaction.slots:
-        if id(slot) not in left and slot.name in journal.folded:
-            found[id(slot)] = entries[slot.name]
+        name = folded_name(slot, there)
+        if id(slot) not in left and name in journal.folded:
+            found[id(slot)] = entries[name]
     return found
 
 

@@ -27,7 +27,7 @@ from surgery.operate.exporter import Exporter
 from surgery.operate.fill import put
 from surgery.operate.journal import Journal
 from surgery.operate.operation import Operation
-from surgery.operate.slots import Base, Slot
+from surgery.operate.slots import Base, Slot, folded_name
 from surgery.operate.source import Source
 from surgery.operate.values import Held, Node, NotStoredError
 
@@ -183,7 +183,7 @@ def changed_task(operation: Operation, journal: Journal, values: Values, folder:
     if journal.whole:
         own, trained = added_by_extensions(operation), []
         slots = {name: slot for name, slot in slots.items() if name in own}
-    folded = {slot.name: slot for slot in operation.plan.folded}
+    folded = {folded_name(s, operation.plan.slots): s for s in operation.plan.folded}
     pieces = [_piece(name, slot, values) for name, slot in {**folded, **slots}.items()]
     rows = {row.name: row for row in operation.plan.after}
     pieces += [Piece(n, rows[n].dtype, rows[n].shape, values.trained(n)) for n in trained]

@@ -15,7 +15,7 @@ from surgery.checkpoint.strict import parse_json
 from surgery.errors import IntegrityError
 from surgery.operate.plan import Plan, PlannedStep
 from surgery.operate.site_entry import site_from_json, site_to_json
-from surgery.operate.slots import Slot
+from surgery.operate.slots import Slot, folded_name
 from surgery.operate.step import Step
 from surgery.operate.surgery import Surgery
 
@@ -134,7 +134,7 @@ def journal_of(plan: Plan, base: Mapping[str, Any] | None = None) -> Journal:
             for name, slot in plan.slots.items()
         },
         base=dict(base or {}),
-        folded={slot.name: _folded(slot) for slot in plan.folded},
+        folded={folded_name(slot, plan.slots): _folded(slot) for slot in plan.folded},
         versions=versions(),
     )
 

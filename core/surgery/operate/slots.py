@@ -14,7 +14,7 @@ from surgery.operate.dtypes import drawing_dtype, dtype_of
 from surgery.operate.edits import Derive, Keep, Value
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from torch import Tensor, nn
 
@@ -80,6 +80,17 @@ class Base:
 
 
 Origin: TypeAlias = Slot | Base
+
+
+def folded_name(slot: Slot, there: Collection[str]) -> str:
+    """Give the name under which a tensor is stored that is gone from the model.
+
+    Args:
+        slot: the tensor.
+        there: names of the added and changed tensors that are there; none is used twice.
+    """
+    again = any(isinstance(one, Slot) and one.name == slot.name for one in slot.sources)
+    return f"{slot.name}@{slot.step}" if again or slot.name in there else slot.name
 
 
 def seed_of(seed: int, name: str) -> int:

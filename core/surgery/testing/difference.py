@@ -154,6 +154,6 @@ def _shared(case: Case) -> str:
             return f"what {step.surgery.name} needs"
         both = [n for n in own if any(is_below(n, o) or is_below(o, n) for o in seen)]
         if both:
-            return min(both)
+            return min(both) or "the whole model"
         seen |= own
     return ""

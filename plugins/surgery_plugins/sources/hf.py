@@ -138,8 +138,8 @@ class HfSource(Source):
 
     def card(self) -> Mapping[str, str]:
         """Name the base on the hub, where it was given by its id."""
-        said = {"library_name": "transformers"}
-        return {**said, "base_model": self.path} if is_id(self.path or ".") else said
+        named = {"base_model": self.path} if self.path and is_id(self.path) else {}
+        return {"library_name": "transformers", **named}
 
     def numbers(self) -> Mapping[str, tuple[float, bool]]:
         """Give the numbers of the configuration, those of its parts by dotted names."""

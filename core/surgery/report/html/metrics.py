@@ -31,6 +31,7 @@ class Metrics:
         ended: how it ended last; empty while it runs, and after a kill.
         failed: samples that could not be used, and why.
         broken: lines that are no records.
+        steps: the last step that was recorded.
     """
 
     charts: tuple[Chart, ...]
@@ -39,6 +40,7 @@ class Metrics:
     ended: Mapping[str, Any] = field(default_factory=dict)
     failed: tuple[str, ...] = ()
     broken: int = 0
+    steps: int = 0
 
 
 def read_metrics(file: Path) -> Metrics:
@@ -61,6 +63,7 @@ def read_metrics(file: Path) -> Metrics:
             f"sample {one['failed']}: {one.get('why')}" for one in found if "failed" in one
         ),
         broken=len(records) - len(found),
+        steps=max((int(one["step"]) for one in found if _is_step(one)), default=0),
     )
 
 
@@ -138,6 +141,11 @@ def _tamed(value: Any) -> float:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_step(record: Mapping[str, Any]) -> bool:
+    step = record.get("step")
+    return "loss" in record and isinstance(step, int) and not isinstance(step, bool)
 
 
 def _table(record: Mapping[str, Any], key: str) -> Mapping[str, Any]:

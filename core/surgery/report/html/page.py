@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
 
 from surgery.checkpoint.strict import readable
 from surgery.checks.check import Check
 from surgery.errors import OutputError
-from surgery.recipe.train_form import Guard
 from surgery.report.html.anatomy import diagram_html
 from surgery.report.html.chart import chart_html
+from surgery.report.html.guards import guard_rows
 from surgery.report.html.markup import filled, policy, style
 from surgery.report.html.plan import tables_html
 from surgery.report.html.story import Story, environment_of
@@ -33,7 +32,8 @@ def page_html(story: Story) -> str:
     assert folder is not None
     page = filled(
         "page.html", story=story, style=style(), policy=policy(), title=folder.resolve().name,
-        folder=str(folder), metrics=metrics, guards=_guards(story),
+        folder=str(folder), metrics=metrics,
+        guards=guard_rows(metrics, story.levels) if metrics else [],
         before=diagram_html(story.before) if story.before else None,
         after=diagram_html(story.after) if story.after else None,
         plan=tables_html(story.tables) if story.tables else None,
@@ -89,22 +89,3 @@ def _proofs(story: Story) -> list[tuple[str, Sequence[Check]]]:
         ("Recorded when it was trained", then),
     ]
     return [(said, checks) for said, checks in found if checks]
-
-
-def _guards(story: Story) -> list[tuple[str, str, str]]:
-    """Give each guard, what it does, and what it found; of a run that has begun alone."""
-    metrics = story.metrics
-    if metrics is None:
-        return []
-    rows = []
-    for name in get_args(Guard):
-        level = story.levels.get(name, "error")
-        found = [text for text in metrics.remarks if text.startswith(f"{name}: ")]
-        why = str(metrics.ended.get("why", ""))
-        stopped = [why] if f"guard {name}" in why else []
-        rows.append((name, level, "; ".join(stopped + found) or _silent(level)))
-    return rows
-
-
-def _silent(level: str) -> str:
-    return "off: nothing was checked" if level == "off" else "found nothing"

@@ -70,6 +70,15 @@ def set_scale(model: nn.Module, name: str, factor: float) -> None:
     _switch(model, _known(model, (name,)), lambda branch: replace(branch, factor=factor))
 
 
+def set_fused(model: nn.Module, on: bool) -> None:
+    """Run linear layers and their adapters as one function, or plainly, as autograd sees them.
+
+    One function is the default, and faster; the plain form is for what cannot look into one,
+    such as ``torch.func.vmap``.
+    """
+    _switch(model, adapter_names(model), lambda branch: replace(branch, fused=on))
+
+
 @contextmanager
 def disabled(model: nn.Module) -> Iterator[None]:
     """Turn all adapters off for a while: the model answers as its base does."""

@@ -44,6 +44,7 @@ class Branch:
         factor: what ``scale`` is multiplied with now.
         residual: True where the base gave the weight's first part to the adapter, so that the
             adapter fits no other base.
+        fused: whether a linear layer and the adapter run as one function where they can.
     """
 
     adapter: str
@@ -63,6 +64,7 @@ class Branch:
     active: bool = True
     factor: float = 1.0
     residual: bool = False
+    fused: bool = True
 
     @property
     def strength(self) -> float:

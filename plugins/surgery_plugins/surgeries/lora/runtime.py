@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from surgery.operate.behaviour import Behaviour
 from surgery_plugins.surgeries.lora.arithmetic import factors_of, rows_index, selected, stretch
-from surgery_plugins.surgeries.lora.branch import CONV, EMBEDDING, Branch
+from surgery_plugins.surgeries.lora.branch import CONV, EMBEDDING, LINEAR, Branch
+from surgery_plugins.surgeries.lora.fused import can_fuse, fused_linear
 
 MODE = "_lora_mode"
 """Attribute of a module held in eval mode: the mode that its parent asked for."""
@@ -30,13 +31,18 @@ class LoraBeside(Behaviour):
         Returns:
             The module's output plus ``scale * B(A(x))`` of each adapter, in the output's dtype.
         """
+        module = cast("nn.Module", self)
+        branches = [b for _, b in self.extensions(Branch) if b.beside and b.strength]
+        if len(branches) == 1 and not args and not kwargs and _fits(module, branches[0], x):
+            (one,) = branches
+            table: dict[str, Any] = module._parameters
+            factors = table[one.a], table[one.b]
+            return fused_linear(x, table["weight"], table.get("bias"), *factors, one.strength)
         base: Tensor = super().forward(x, *args, **kwargs)  # type: ignore[misc]
         out = base
-        module = cast("nn.Module", self)
-        for _, branch in self.extensions(Branch):
-            if branch.beside and branch.strength:
-                added = _added(module, branch, x, base)
-                out = _into(branch, out, added.to(out.dtype))
+        for branch in branches:
+            added = _added(module, branch, x, base)
+            out = _into(branch, out, added.to(out.dtype))
         return out
 
     def train(self, mode: bool = True) -> Any:
@@ -49,10 +55,41 @@ class LoraBeside(Behaviour):
         self.__dict__[MODE] = mode
 
 
+def _fits(module: Any, branch: Branch, x: Tensor) -> bool:
+    """Tell whether a module is a linear layer that can run with its adapter as one function."""
+    plain = branch.kind == LINEAR and not branch.m and not branch.ranges and branch.out_axis == 0
+    if not (branch.fused and plain and _is_linear(type(module))) or _drops(module, branch):
+        return False
+    return can_fuse(x, module._parameters.get("weight"))
+
+
+def _drops(module: Any, branch: Branch) -> bool:
+    return bool(branch.dropout > 0 and module.__dict__.get(MODE, module.training))
+
+
+def _is_linear(cls: type) -> bool:
+    """Tell whether all that a class runs besides the adapters is the forward of ``Linear``.
+
+    On the weight that is stored: a class that computes one, as parametrizations do, runs more.
+    """
+    known = _LINEAR.get(cls)
+    if known is None:
+        after = cls.__mro__[cls.__mro__.index(LoraBeside) + 1 :]
+        before = cls.__mro__[: cls.__mro__.index(LoraBeside)]
+        runs = next(one for one in after if "forward" in one.__dict__)
+        more = any("forward" in one.__dict__ for one in before) or hasattr(cls, "weight")
+        known = runs is nn.Linear and not more
+        _LINEAR[cls] = known
+    return known
+
+
+_LINEAR: dict[type, bool] = {}
+
+
 def _added(module: Any, branch: Branch, x: Tensor, base: Tensor) -> Tensor:
     """Give what an adapter adds to its rows of the output."""
     a, b, m = factors_of(branch, module)
-    dropped = branch.dropout > 0 and module.__dict__.get(MODE, module.training)
+    dropped = _drops(module, branch)
     inner = x if branch.kind == EMBEDDING else x.to(a.dtype)
     if dropped:
         inner = F.dropout(inner, branch.dropout)

@@ -1,0 +1,199 @@
+"""A step of LoRA in whole Llama layers: over the frozen base, and beside PEFT (goals, row 3)."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+
+from bench.rounds import rounds
+
+TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+RANK, ALPHA, TOKENS = 16, 32, 1024
+BASE, OURS, PEFT, LEAN = "frozen base", "surgery", "peft default", "peft base dtype"
+PLAIN = "surgery, plain form"
+GOALS = {BASE: 1.10, LEAN: 0.92, PEFT: 0.70}
+"""Our time as a share of each at most; of PEFT's default in half precision alone."""
+
+
+def run(*, quick: bool = False) -> dict[str, Any]:
+    """Time forward and backward in bfloat16 and in float32, and compare gradients and memory."""
+    torch.set_num_threads(1)
+    rows: list[dict[str, Any]] = []
+    verdicts = []
+    for kind in (torch.bfloat16, torch.float32):
+        width = _width(kind, quick)
+        made = {name: build(width) for name, build in _builders(kind).items()}
+        x = torch.randn(1, TOKENS, width, generator=torch.Generator().manual_seed(1)).to(kind)
+        times = rounds({name: _stepping(m, x) for name, m in made.items()}, 3 if quick else 9)
+        kept = {name: saved(model, x) for name, model in made.items()}
+        errors = _errors(kind)
+        for name, time in times.items():
+            rows.append(
+                {
+                    "dtype": str(kind).removeprefix("torch."), "width": width, "what": name, **time,
+                    "over base": round(time["median"] / times[BASE]["median"], 3),
+                    "saved MB": round(kept[name] / 1e6, 2),
+                    "gradient error": errors.get(name),
+                }
+            )  # fmt: skip
+        verdicts += _verdicts(kind, times, kept, errors)
+    what = f"LoRA step, one Llama layer, all 7 linears, r {RANK}, T {TOKENS}, CPU ms"
+    return {"what": what, "rows": rows, "verdicts": [*verdicts, _kernels()]}
+
+
+def _width(kind: torch.dtype, quick: bool) -> int:
+    """Give a width whose step takes about a second."""
+    slow = kind != torch.float32 and torch.backends.cpu.get_cpu_capability() == "AVX2"
+    return 256 if slow else 512 if quick else 1024
+
+
+def _kernels() -> str:
+    found = torch.backends.cpu.get_cpu_capability()
+    note = "bfloat16 is emulated: its slow products are the base's too" if found == "AVX2" else ""
+    return f"kernels of this processor: {found}" + (f"; {note}" if note else "")
+
+
+def _builders(kind: torch.dtype) -> Mapping[str, Callable[[int], nn.Module]]:
+    return {
+        BASE: lambda width: layers(width, kind),
+        OURS: lambda width: ours(layers(width, kind)),
+        PLAIN: lambda width: plain(layers(width, kind)),
+        PEFT: lambda width: peft(layers(width, kind), base_dtype=False),
+        LEAN: lambda width: peft(layers(width, kind), base_dtype=True),
+    }
+
+
+def layers(width: int, kind: torch.dtype, count: int = 1) -> nn.Module:
+    """Give frozen Llama layers, the same ones at every call."""
+    from transformers import LlamaConfig, LlamaModel
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        hidden_size=width, intermediate_size=width * 11 // 4, num_hidden_layers=count,
+        num_attention_heads=width // 64, num_key_value_heads=max(1, width // 256), vocab_size=32,
+    )  # fmt: skip
+    model: nn.Module = LlamaModel(config).to(kind).requires_grad_(False)
+    return model
+
+
+def ours(model: nn.Module) -> nn.Module:
+    """Place adapters with surgery."""
+    import surgery
+
+    step = {
+        "use": "lora", "at": {"path": [f"**.{name}" for name in TARGETS]},
+        "with": {"rank": RANK, "alpha": ALPHA},
+    }  # fmt: skip
+    surgery.apply(model, [step])
+    return _stirred(model)
+
+
+def plain(model: nn.Module) -> nn.Module:
+    """Place adapters with surgery, in the form that autograd sees."""
+    from surgery_plugins.surgeries.lora.adapters import set_fused
+
+    set_fused(ours(model), False)
+    return model
+
+
+def peft(model: nn.Module, *, base_dtype: bool) -> nn.Module:
+    """Place adapters with PEFT, in float32 as by default, or in the base's dtype."""
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=list(TARGETS))
+    made: Any = get_peft_model(model, config, autocast_adapter_dtype=not base_dtype)
+    return _stirred(made.base_model.model)
+
+
+def adapters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Give what is trained by one name, whoever placed it: ``layers.0.mlp.up_proj.A``."""
+    found = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            path, _, rest = name.partition(".lora_")
+            found[f"{path}.{'A' if rest in ('default_A', 'A.default.weight') else 'B'}"] = parameter
+    return found
+
+
+@torch.no_grad()
+def _stirred(model: nn.Module) -> nn.Module:
+    """Give all adapters the same values, which bfloat16 holds exactly."""
+    for number, (_, parameter) in enumerate(sorted(adapters(model).items())):
+        drawn = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number))
+        parameter.copy_((drawn / parameter.shape[1] ** 0.5 / 4).bfloat16())
+    return model
+
+
+def _stepping(model: nn.Module, x: Tensor) -> Callable[[], None]:
+    def step() -> None:
+        model.zero_grad(set_to_none=True)
+        loss(model, x.detach().requires_grad_()).backward()
+
+    return step
+
+
+def loss(model: nn.Module, x: Tensor) -> Tensor:
+    """Run the layers and give a loss."""
+    out: Tensor = model(inputs_embeds=x, use_cache=False).last_hidden_state
+    return out.to(torch.promote_types(out.dtype, torch.float32)).square().mean()
+
+
+def saved(model: nn.Module, x: Tensor) -> int:
+    """Give the bytes that a forward keeps for the backward, parameters apart."""
+    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept: dict[int, Tensor] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    gc.collect()
+    with saved_tensors_hooks(pack, lambda tensor: tensor):
+        found = loss(model, x.detach().requires_grad_())
+    total = sum(t.untyped_storage().nbytes() for at, t in kept.items() if at not in own)
+    del found
+    return total
+
+
+def _errors(kind: torch.dtype, width: int = 256, tokens: int = 128) -> dict[str, float]:
+    """Give the mean distance of all adapters' gradients from those in float64, as a share."""
+    x = torch.randn(1, tokens, width, generator=torch.Generator().manual_seed(2)).to(kind)
+    exact = _gradients(plain(layers(width, kind)).double(), x.double())
+    found = {}
+    for name, build in _builders(kind).items():
+        if name != BASE:
+            grads = _gradients(build(width), x)
+            shares = [float((grads[n] - g).norm() / g.norm()) for n, g in exact.items()]
+            found[name] = float(f"{sum(shares) / len(shares):.3g}")
+    return found
+
+
+def _gradients(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
+    loss(model, x.requires_grad_()).backward()
+    return {n: p.grad.double() for n, p in adapters(model).items() if p.grad is not None}
+
+
+def _verdicts(
+    kind: torch.dtype, times: Any, kept: Mapping[str, int], errors: Mapping[str, float]
+) -> list[str]:
+    said, half = [], kind != torch.float32
+    for name, goal in GOALS.items():
+        if name != PEFT or half:
+            share = times[OURS]["median"] / times[name]["median"]
+            said.append(f"{kind}: {share:.3f} of {name} (goal {goal}: {_met(share <= goal)})")
+    share = errors[OURS] / min(errors[PEFT], errors[LEAN])
+    said.append(f"{kind}: gradient error {share:.3f} of PEFT's better (goal 1.1: "
+                f"{_met(share <= 1.1)})")  # fmt: skip
+    share = kept[OURS] / min(kept[PEFT], kept[LEAN])
+    said.append(f"{kind}: saved activations {share:.3f} of PEFT's least (goal 1.0: "
+                f"{_met(share <= 1)}), {kept[OURS] / kept[BASE]:.3f} of the base's")  # fmt: skip
+    return said
+
+
+def _met(holds: bool) -> str:
+    return "met" if holds else "missed"
