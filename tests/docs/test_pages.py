@@ -18,6 +18,7 @@ QUICK = ("--set", "train.epochs=null", "--set", "train.steps=2", "--set", "train
 HERE: dict[str, tuple[bases.Base, tuple[str, ...]]] = {
     "thinking.md": (bases.nothing, ()),
     "guides/ship.md": (bases.llm, ()),
+    "guides/vlm.md": (bases.llava, ()),
     "coming-from/peft.md": (bases.base, ()),
     "coming-from/torchtune.md": (bases.llm, ()),
     "coming-from/axolotl.md": (bases.llm, ()),
@@ -28,7 +29,6 @@ SLOW: dict[str, tuple[bases.Base, tuple[str, ...]]] = {
     "plugins.md": (bases.base, ()),
     "coming-from/mergekit.md": (bases.eight_layers, ()),
     "guides/llm.md": (bases.llm, ()),
-    "guides/vlm.md": (bases.llava, ()),
     "guides/sam2-lora.md": (bases.sam2, QUICK),
     "guides/sam3-head.md": (bases.sam3, QUICK),
 }

@@ -41,7 +41,7 @@ def asked() -> list[Any]:
             needs = {"rows": name not in ("vit", "dinov2"), "untie": name in TIED}
             needs["drop a layer"] = name != "t5 (two towers, tied)"  # which has two stacks
             fits = needs.get(what, True)
-            quick = (name, what) in (("llama tied", "two at once"), ("gpt-neox (fused)", "rows"))
+            quick = (name, what) == ("llama tied", "two at once")
             if fits:
                 found.append(pytest.param(name, what, marks=[] if quick else pytest.mark.slow))
     return found

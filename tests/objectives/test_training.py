@@ -83,6 +83,7 @@ def test_the_shipped_recipe_of_a_chat_model_trains(
     assert {"loss", "accuracy", "bits_per_token", "learned"} == set(lines(found, "evaluation")[-1])
     loaded = surgery.load(tmp_path / "llm-lora")
     assert len(loaded.plan.trainable) == 2 * 2 * 7
+    assert (tmp_path / "llm-lora" / "peft").is_dir()
 
 
 def test_chats_train_the_same_packed_and_padded(tmp_path: Path) -> None:

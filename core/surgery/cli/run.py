@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from surgery.cli.app import surgery
-from surgery.errors import SurgeryError
+from surgery.errors import Problems, SurgeryError
 from surgery.report.text import clean
 
 INTERRUPTED = 130
@@ -46,13 +46,19 @@ def _failed(given: Sequence[str], error: Exception) -> int:
     if isinstance(error, click.ClickException):
         return _usage(given, error)
     if isinstance(error, SurgeryError):
-        return _report(given, str(error), error.to_json(), error.exit_status)
+        return _report(given, _coded(error), error.to_json(), error.exit_status)
     if isinstance(error, OSError) and error.filename:
         text = f"{error.filename}: {error.strerror or error}"
     else:
         lines = str(error).strip().splitlines() or ["no message"]
         text = f"unexpected {type(error).__name__}: {lines[0]}; run again with --traceback"
     return _report(given, text, {"code": "unexpected", "where": "", "found": text}, 1)
+
+
+def _coded(error: SurgeryError) -> str:
+    """Give each message with its code, under which the documentation has cause and cure."""
+    errors = error.problems if isinstance(error, Problems) else (error,)
+    return "\n".join(f"{one} [{one.code}]" for one in errors)
 
 
 def _usage(given: Sequence[str], error: click.ClickException) -> int:

@@ -47,10 +47,10 @@ def can_fuse(x: Tensor, weight: Any) -> bool:
     """Tell whether tensors are such that a linear layer and its adapter can be one function.
 
     Args:
-        x: the layer's input.
+        x: the layer's input; on meta autocast cannot be asked for.
         weight: its weight: frozen, no tensor with arithmetic of its own, of the input's dtype.
     """
-    if weight.requires_grad or type(weight) not in (nn.Parameter, Tensor):
+    if x.is_meta or weight.requires_grad or type(weight) not in (nn.Parameter, Tensor):
         return False
     same = x.dtype == weight.dtype or torch.is_autocast_enabled(x.device.type)
     return same and x.is_floating_point() and weight.is_floating_point()
