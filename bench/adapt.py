@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from os import getloadavg
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic, process_time
@@ -47,6 +48,7 @@ def compared(seed: int) -> dict[str, Any]:
         began, used = monotonic(), process_time()
         trained = train_recipe(recipe, known)
         seconds, busy = monotonic() - began, process_time() - used
+        load = round(getloadavg()[2], 1)
         found = judged(trained.run)
     assert recipe.train is not None
     assert recipe.train.evaluation is not None
@@ -56,6 +58,7 @@ def compared(seed: int) -> dict[str, Any]:
         "lora": round(found, 3),
         "seconds": round(seconds, 1),
         "processor seconds": round(busy, 1),
+        "load": load,
     }
 
 

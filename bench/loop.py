@@ -50,7 +50,7 @@ def run(*, quick: bool = False) -> dict[str, Any]:
 def _verdict(what: str, over: Mapping[str, float]) -> str:
     if what == "tiny":
         share = over[OURS] / over[TRAINER]
-        return (f"tiny: {over[OURS]:.1%} over pure steps, {share:.3f} of the Trainer's overhead "
+        return (f"tiny: {over[OURS]:+.1%} over pure steps, {share:.3f} of the Trainer's overhead "
                 f"(goal {SHORT}: {'met' if share <= SHORT else 'missed'})")  # fmt: skip
     held = over[OURS] <= LONG - 1
     return (f"steps of 100 ms: {1 + over[OURS]:.3f} of pure steps (goal {LONG}: "
@@ -143,7 +143,7 @@ def _by_hand(base: Path, samples: Any, accelerated: bool) -> None:
         rates.step()
         optimizer.zero_grad()
         if number % 10 == 0:
-            float(loss)
+            float(loss.detach())
 
 
 def _trainer(base: Path, samples: Any, folder: Path) -> None:

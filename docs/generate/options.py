@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel
@@ -93,7 +93,7 @@ def _list(schema: Schema) -> str:
     return f"list of ({inner})" if " or " in inner else f"list of {inner}"
 
 
-def _row(name: str, schema: Schema, required: bool, defs: Schema) -> Iterable[str]:
+def _row(name: str, schema: Schema, required: bool, defs: Schema) -> Sequence[str]:
     form = defs.get(str(schema.get("$ref", "")).rpartition("/")[2], {})
     default = "" if form.get("properties") else _code(schema.get("default"))
     said = schema.get("description") or _first(form)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import surgery
-from surgery.errors import Problems, SurgeryError, TrainingError
+from surgery.errors import MissingExtraError, Problems, SurgeryError, TrainingError
 from surgery.hooks.registry import Registry
 from surgery.training.loop import Loop
 from surgery.training.run import train_recipe
@@ -61,9 +61,7 @@ def test_it_goes_on_bit_by_bit(base: Path, tmp_path: Path, known: Registry) -> N
 
 
 @pytest.mark.parametrize(("how", "found"), [("nan", "nan"), ("constant", "the same loss")])
-def test_guards_stop_it(
-    base: Path, tmp_path: Path, known: Registry, how: str, found: str
-) -> None:
+def test_guards_stop_it(base: Path, tmp_path: Path, known: Registry, how: str, found: str) -> None:
     objective = {"use": "test/counting", "how": how}
     with pytest.raises(TrainingError, match=found):
         train_recipe(recipe_of(tmp_path, known, objective=objective, engine=HF), known)
@@ -96,3 +94,14 @@ def test_what_it_cannot_do_is_refused(
     with pytest.raises((SurgeryError, Problems), match=found):
         train_recipe(recipe_of(tmp_path, known, **train), known)
     assert not (tmp_path / "out-run").exists()
+
+
+@pytest.mark.parametrize("extra", ["accelerate"])
+def test_what_it_needs_is_named(
+    base: Path, tmp_path: Path, known: Registry, monkeypatch: pytest.MonkeyPatch, extra: str
+) -> None:
+    from surgery_plugins.engines import trainer
+
+    monkeypatch.setattr(trainer, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=extra):
+        train_recipe(recipe_of(tmp_path, known, engine=HF), known)

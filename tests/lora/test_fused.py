@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
 
@@ -14,9 +14,8 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.utils import parametrize
 from torch.utils.checkpoint import checkpoint
 
-from surgery_plugins.surgeries.lora import Lora
+from surgery_plugins.surgeries.lora import Lora, fused, runtime
 from surgery_plugins.surgeries.lora import adapters as switch
-from surgery_plugins.surgeries.lora import fused, runtime
 from tests.lora.kit import adapters, part, place, site, stir
 
 Net = nn.Sequential
@@ -49,7 +48,7 @@ def run(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
 
 
 @pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Count how often the one function runs."""
     counted: list[int] = []
 
@@ -58,7 +57,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
         return fused.fused_linear(*given)
 
     monkeypatch.setattr(runtime, "fused_linear", counting)
-    yield counted
+    return counted
 
 
 def both(model: nn.Module, x: Callable[[], Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -99,12 +98,12 @@ def test_with_b_zero_every_bit_is_that_of_the_base() -> None:
 def test_its_gradients_are_those_of_differences(calls: list[int]) -> None:
     layer = net(torch.float64, bias=True)[:1]
     layer[0].bias.requires_grad_(True)
-    names, values = zip(*((n, p) for n, p in layer.named_parameters() if p.requires_grad))
+    free = {name: p for name, p in layer.named_parameters() if p.requires_grad}
 
     def forward(x: Tensor, *given: Tensor) -> Tensor:
-        return torch.func.functional_call(layer, dict(zip(names, given, strict=True)), (x,))
+        return torch.func.functional_call(layer, dict(zip(free, given, strict=True)), (x,))
 
-    given = (inputs(torch.float64), *values)
+    given = (inputs(torch.float64), *free.values())
     assert torch.autograd.gradcheck(forward, given)
     assert torch.autograd.gradgradcheck(forward, given)
     assert calls
@@ -155,7 +154,8 @@ def test_it_follows_autocast(calls: list[int], base: torch.dtype) -> None:
     exact = net(base).double()
     y = inputs(torch.float64)
     exact(y).sum().backward()
-    assert x.grad is not None and y.grad is not None
+    assert x.grad is not None
+    assert y.grad is not None
     assert x.grad.dtype == torch.float32
     torch.testing.assert_close(x.grad.double(), y.grad, rtol=0.05, atol=0.05)
     for p, q in zip(model.parameters(), exact.parameters(), strict=True):
@@ -181,6 +181,7 @@ def test_layers_may_be_computed_again(calls: list[int]) -> None:
     assert all(torch.equal(found[name], tensor) for name, tensor in plain.items())
 
 
+@pytest.mark.slow
 def test_it_is_compiled_without_a_break() -> None:
     plain = run(net(), inputs())
     model = net()

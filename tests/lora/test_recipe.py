@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save_file
 
 import surgery
-from surgery.flow.recipe import apply_recipe
 from surgery.flow import run as how
+from surgery.flow.recipe import apply_recipe
 from surgery.flow.write import Engine
 from surgery.hooks.registry import registry
 from surgery.recipe.read import read_recipe

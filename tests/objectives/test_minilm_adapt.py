@@ -54,7 +54,6 @@ def test_the_recipe_trains_and_its_result_loads(
 @pytest.mark.slow
 @pytest.mark.demo
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_lora_tells_more_than_the_probe_on_frozen_features(seed: int) -> None:
-    found = compared(seed)
+def test_lora_tells_more_than_the_probe_on_frozen_features() -> None:
+    found = compared(0)  # `python -m bench adapt` shows three seeds
     assert found["lora"] > found["frozen probe"] + 0.05

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
@@ -10,6 +11,7 @@ import pytest
 
 from surgery.errors import SurgeryError, TrainingError
 from surgery.hooks.registry import Registry, registry
+from surgery.recipe.recipe import Recipe
 from surgery.recipe.train_form import Guard
 from surgery.training.run import train_recipe
 from tests.stream.models import save
@@ -79,19 +81,25 @@ def test_a_fault_stops_the_training(
     assert not (tmp_path / "out").exists()
 
 
+def stopped_by(recipe: Recipe, known: Registry, remark: Callable[[str], object]) -> str:
+    """Train, and give what stopped it; what was trained without a guard may be no output."""
+    try:
+        train_recipe(recipe, known, force=True, remark=remark)
+    except SurgeryError as error:
+        return error.where
+    return ""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("guard", "train", "found", "cure"), CASES, ids=NAMES)
 def test_a_guard_only_warns_where_it_is_told_to(
     patient: Path, tmp_path: Path, known: Registry, guard: Guard, train: Any, found: str, cure: str
 ) -> None:
-    levels = {other: "off" for other in get_args(Guard)}
+    levels = dict.fromkeys(get_args(Guard), "off")
     for level in ("warn", "off"):
         said: list[str] = []
         recipe = recipe_of(tmp_path, known, **train, guards={**levels, guard: level})
-        try:
-            train_recipe(recipe, known, force=True, remark=said.append)
-        except SurgeryError as error:  # what was trained without a guard may be no output
-            assert not error.where.startswith("train: guard"), error
+        assert not stopped_by(recipe, known, said.append).startswith("train: guard")
         warned = [one for one in said if one.startswith(f"{guard}: ") and found in one]
         assert bool(warned) == (level == "warn"), said
 

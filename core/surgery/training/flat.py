@@ -141,12 +141,11 @@ class Flat(torch.optim.Optimizer):
         self.state.clear()
         self._show()
 
-
     @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from what ``state_dict`` gave, here or of torch's own optimizer."""
         super().load_state_dict(state_dict)
-        self.take(dict(self.state))
+        self.take(dict(self.state))  # type: ignore[arg-type]
 
 
 def _joined(key: str, found: list[Mapping[str, Tensor]], buffer: _Buffer) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -86,8 +87,10 @@ class _Course:
 def _trainer(course: _Course, folder: str) -> Any:
     try:
         from transformers import Trainer
-    except (ModuleNotFoundError, ImportError):
+    except ModuleNotFoundError:
         raise MissingExtraError("train.engine", "transformers", "hf") from None
+    if find_spec("accelerate") is None:
+        raise MissingExtraError("train.engine", "accelerate", "trackers")
 
     class Own(Trainer):  # type: ignore[misc]
         """Take losses and samples from the training; leave the model as its strategy has it."""
