@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -130,6 +131,7 @@ def compare(
             finally:
                 after()
             costs[name].append(cost)
+            print(f"  {name}: {cost.wall:.1f} s, {cost.cpu:.1f} s of CPU", file=sys.stderr)
     return [{"what": name, **_row(found)} for name, found in costs.items() if found], failures
 
 

@@ -75,7 +75,7 @@ def _run(folder: Path, size: Size, count: int) -> dict[str, Any]:
         "what": what,
         "rows": rows,
         "verdicts": [
-            *_verdicts(rows),
+            *_verdicts(rows, size == FULL),
             *(f"{n}: did not run: {why}" for n, why in failures.items()),
         ],
         "commands": {name: " ".join(command) for name, command in commands.items()},

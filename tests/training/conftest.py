@@ -33,11 +33,15 @@ def recipe_of(folder: Path, known: Registry, **train: Any) -> Recipe:
         "seed": 3,
         "patient": {"source": "hf", "path": str(folder / "base")},
         "surgeries": train.pop("surgeries", SURGERIES),
-        "output": {"path": train.pop("output", "./out")},
+        "output": _output(train.pop("output", "./out")),
         "train": {**TRAIN, **train},
     }
     path.write_text(json.dumps(data))
     return read_recipe(str(path), registry=known)
+
+
+def _output(given: Any) -> Any:
+    return {"path": given} if isinstance(given, str) else given
 
 
 SURGERIES = [

@@ -164,6 +164,37 @@ def test_the_result_can_be_the_best_state(
     assert not equal(ours, tensors(tmp_path / "last"))
 
 
+def test_a_training_that_has_ended_has_nothing_to_do(
+    base: Path, tmp_path: Path, known: Registry
+) -> None:
+    recipe = recipe_of(tmp_path, known, steps=3)
+    first = train_recipe(recipe, known)
+    remarks: list[str] = []
+    again = train_recipe(recipe, known, resume=True, remark=remarks.append)
+    assert (again.folder, again.ended, again.progress.step) == (first.folder, "done", 3)
+    assert "nothing to do" in remarks[0]
+    assert len(losses(first)) == 3
+    with pytest.raises(SurgeryError, match="nothing stands"):
+        train_recipe(recipe_of(tmp_path, known, steps=4), known, resume=True)
+
+
+def test_a_whole_model_can_be_the_result(base: Path, tmp_path: Path, known: Registry) -> None:
+    from transformers import LlamaForCausalLM
+
+    steps = [{"use": "freeze"}, {"use": "unfreeze", "at": {"path": "lm_head"}}]
+    output = {"path": "./whole", "save": "full"}
+    trained = train_recipe(recipe_of(tmp_path, known, surgeries=steps, output=output), known)
+    plain, info = LlamaForCausalLM.from_pretrained(tmp_path / "whole", output_loading_info=True)
+    assert not any(info.values())
+    old = LlamaForCausalLM.from_pretrained(base).state_dict()
+    kept = read_state(trained.run / "checkpoints" / "step-00000012").model
+    changed = {n for n, t in plain.state_dict().items() if not torch.equal(t, old[n])}
+    assert changed == {"lm_head.weight"} == kept.keys()
+    assert torch.equal(plain.lm_head.weight, kept["lm_head.weight"])
+    loaded = surgery.load(tmp_path / "whole")
+    assert torch.equal(loaded.model.lm_head.weight, kept["lm_head.weight"])
+
+
 def test_groups_have_rates_of_their_own(base: Path, tmp_path: Path, known: Registry) -> None:
     groups = [{"tensors": "**_B", "scale": 16.0}, {"at": {"layers": "0"}, "lr": 0.5}]
     schedule = {"name": "linear", "warmup": 2}

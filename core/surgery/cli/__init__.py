@@ -20,5 +20,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from surgery.cli.run import run
 
     if arguments is None:  # the process is ours: imports make many objects and no garbage
-        gc.set_threshold(100_000)
+        gc.set_threshold(100000)
     return run(arguments)

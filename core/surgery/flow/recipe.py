@@ -90,7 +90,7 @@ def _applied(
 ) -> Outcome:
     """Apply a recipe; ``base`` gives the description of its base, once there is one."""
     source, target = source_of_recipe(recipe), target_of(recipe)
-    draft = draft_of(source, lambda patient: Placed(_operate(patient, recipe, known)))
+    draft = planned_draft(recipe, known)
     demand(contracts(draft.operation.patient, known.families()), recipe.name)
     whole = recipe.output is not None and recipe.output.save == "full"
     mode = choose_mode(draft, whole, run.way, run.engine.memory)
@@ -117,6 +117,20 @@ def _applied(
             checks.append(prove_plain(source.moved(str(folder)), draft.rows))
         demand(checks, str(target))
     return Outcome(target, draft.operation.plan, tuple(checks), journal, mode)
+
+
+def planned_draft(recipe: Recipe, known: Registry) -> Draft:
+    """Plan a recipe on meta, beside the files that its base's tensors are in.
+
+    Args:
+        recipe: what to do.
+        known: what the plugins offer.
+
+    Raises:
+        SurgeryError: the patient cannot be built, or a step is refused.
+    """
+    source = source_of_recipe(recipe)
+    return draft_of(source, lambda patient: Placed(_operate(patient, recipe, known)))
 
 
 def operated(recipe: Recipe, known: Registry) -> Operation:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from surgery.errors import SurgeryError
 from surgery.flow.files import RECIPE
 from surgery.operate.journal import versions
 from surgery.recipe.recipe import Recipe
-from surgery.training.records import Records
+from surgery.training.records import FILE, Records
 from surgery.training.setup import Setup
 from surgery.training.strategy import World
 
@@ -74,3 +75,13 @@ def write_end(records: Records | None, ended: str, checks: Sequence[Check]) -> N
     if records is not None:
         proof = [check.to_json() for check in checks]
         records.write({"ended": {"how": ended, "checks": proof}})
+
+
+def how_it_ended(run: Path) -> str | None:
+    """Say how a run ended the last time that it did: ``done``, ``stopped`` or ``patience``."""
+    file = run / FILE
+    if not file.is_file():
+        return None
+    ends = [json.loads(line) for line in file.read_text("utf-8").splitlines() if '"ended"' in line]
+    found = [one["ended"] for one in ends if isinstance(one.get("ended"), dict)]
+    return str(found[-1]["how"]) if found and "how" in found[-1] else None

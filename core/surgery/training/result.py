@@ -12,8 +12,9 @@ from surgery.checkpoint.publish import publish
 from surgery.checks.check import Check, demand, passed
 from surgery.flow.card import Trained
 from surgery.flow.files import base_of
-from surgery.flow.recipe import operated
-from surgery.flow.write import Contents, Values, write_output
+from surgery.flow.prove import prove_plain
+from surgery.flow.recipe import operated, planned_draft
+from surgery.flow.write import Contents, Values, in_memory, write_output
 from surgery.hooks.registry import Registry
 from surgery.operate.journal import journal_of, with_trained
 from surgery.operate.operation import Operation
@@ -58,20 +59,19 @@ def publish_result(
     done = _as_planned(values, operation.plan)
     journal = journal_of(operation.plan, base_of(recipe.patient))
     journal = with_trained(journal, done)
-    exporters = [known.exporter(name) for name in (recipe.output.also if recipe.output else ())]
-    if exporters:
+    output = recipe.output
+    exporters = [known.exporter(name) for name in (output.also if output else ())]
+    draft = planned_draft(recipe, known) if output and output.save == "full" else None
+    numbers = _values(done, operation.plan)
+    if exporters or draft:
         operation = _whole(recipe, known, done)
-    contents = Contents(
-        recipe.patient,
-        recipe.to_yaml(),
-        exporters=exporters,
-        trained=_facts(recipe, session),
-        over=target,
-    )
+        numbers = in_memory(operation)
+    facts = _facts(recipe, session)
+    contents = Contents(recipe.patient, recipe.to_yaml(), draft, exporters, facts, over=target)
     with publish(target, force=force) as folder:
-        checks = write_output(
-            folder, operation, journal, contents, values=_values(done, operation.plan)
-        )
+        checks = write_output(folder, operation, journal, contents, values=numbers)
+        if draft:
+            checks.append(prove_plain(recipe.patient.moved(str(folder)), draft.rows))
         checks.append(passed("frozen tensors", "every bit as before the training"))
         demand(checks, str(target))
     return checks

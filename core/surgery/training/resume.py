@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from surgery.errors import RefusedError
+from surgery.flow.files import JOURNAL
+from surgery.recipe.recipe import Recipe
+from surgery.training.events import how_it_ended
 from surgery.training.keep import best_of, keep_state, last_state
-from surgery.training.session import Session
+from surgery.training.session import Session, digest_of
+from surgery.training.setup import Setup
 from surgery.training.state import (
+    Progress,
     State,
     optimizer_state,
     random_state,
@@ -89,6 +95,26 @@ def resume(session: Session, remark: Callable[[str], object]) -> Callable[[], ob
     found = state.random.get(str(loop.wrapped.world.rank))
     device = loop.wrapped.world.device
     return lambda: None if found is None else restore_random(found, device)
+
+
+def finished(setup: Setup, recipe: Recipe, target: Path) -> tuple[str, Progress] | None:
+    """Tell how and where a training ended whose result stands there already.
+
+    Args:
+        setup: what the recipe says.
+        recipe: the recipe.
+        target: the folder of the result.
+
+    Returns:
+        How it ended and its progress; None where there is still something to do.
+    """
+    ended = how_it_ended(setup.folder) if (target / JOURNAL).is_file() else None
+    if ended in (None, "stopped"):
+        return None
+    state = last_state(setup.folder)
+    if state is None or state.progress.recipe != digest_of(recipe):
+        return None
+    return str(ended), state.progress
 
 
 def take_best(session: Session) -> None:

@@ -21,8 +21,8 @@ from surgery.recipe.recipe import Recipe
 from surgery.training.events import failures, remarking, write_begin, write_end
 from surgery.training.records import Records
 from surgery.training.result import publish_result
+from surgery.training.resume import finished, save, take_best
 from surgery.training.resume import resume as resume_session
-from surgery.training.resume import save, take_best
 from surgery.training.session import Session, Show, Telling, session_of
 from surgery.training.setup import Setup, setup_of
 from surgery.training.state import Progress
@@ -78,6 +78,10 @@ def train_recipe(
     setup = setup_of(recipe, target)
     world = join_world()
     _check_engine(setup, world)
+    done = finished(setup, recipe, target) if resume and not force else None
+    if done is not None:
+        remark(f"nothing to do: the training has ended, and its result stands in {target}")
+        return Trained(target if world.leads else None, setup.folder, *done, ())
     if world.leads:
         check_target(target, force)
     _prepare(setup.folder, world, resume, force)

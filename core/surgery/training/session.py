@@ -117,7 +117,7 @@ def session_of(
         record=lambda numbers: telling.numbers(numbers, steps),
     )  # fmt: skip
     loop.judge = _judge(setup, patient, loop)
-    return Session(setup, loop, _digest(recipe))
+    return Session(setup, loop, digest_of(recipe))
 
 
 def _anatomy(setup: Setup, operation: Operation) -> Anatomy:
@@ -181,7 +181,7 @@ def _judge(setup: Setup, patient: Patient, loop: Loop) -> Judge | None:
     )  # fmt: skip
 
 
-def _digest(recipe: Recipe) -> str:
+def digest_of(recipe: Recipe) -> str:
     """Give the sha256 of what decides the course of a training."""
     data = recipe.resolved
     free = {"run", "log", "save", "workers", "strategy", "guards", "micro", "recompute"}
