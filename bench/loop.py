@@ -35,10 +35,10 @@ def run(*, quick: bool = False) -> dict[str, Any]:
     torch.set_num_threads(1)
     rows, verdicts = [], []
     for what, shape, length, steps in (
-        ("tiny", TINY, 16, 60 if quick else 150), ("100 ms", LARGE, 72, 15 if quick else 30),
+        ("tiny", TINY, 16, 60 if quick else 150), ("100 ms", LARGE, 72, 25 if quick else 60),
     ):  # fmt: skip
         with TemporaryDirectory() as folder:
-            times = _times(Path(folder), shape, length, steps, 3 if quick else 7)
+            times = _times(Path(folder), shape, length, steps, 3 if quick else 5)
         pure = times[PURE]["median"]
         for name, time_ in times.items():
             rows.append({"model": what, "what": name, **time_,

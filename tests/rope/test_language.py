@@ -161,7 +161,9 @@ def test_the_part_of_a_composite_model_is_found() -> None:
     text = {**kit.SIZES, "model_type": "qwen2", "vocab_size": 50, "max_position_embeddings": 64}
     text["num_key_value_heads"] = 2
     config = kit.transformers.LlavaConfig(
-        vision_config={**kit.VISION, "model_type": "clip_vision_model"}, text_config=text
+        vision_config={**kit.VISION, "model_type": "clip_vision_model"},
+        text_config=text,
+        image_token_index=49,
     )
     model = kit.transformers.LlavaForConditionalGeneration(config).eval()
     surgery.apply(model, step(context=512))

@@ -15,11 +15,12 @@ import yaml
 
 from surgery.hooks.registry import Registry
 from surgery.training.launch import LAUNCHERS, Job
+from surgery.training.run import train_recipe
 from tests.training.conftest import PLUGIN, recipe_of
+from tests.training.test_processes import curve
+from tests.training.test_run import losses
 
-JOB = Job(
-    "my recipe.yaml", "job", machines=2, processes=4, devices="A100", options=("--set=a=b c",)
-)
+JOB = Job("my recipe.yaml", "job", machines=2, processes=4, devices="A100", sets=("a=b c",))
 
 
 def test_every_command_passes_recipe_and_options_whole() -> None:
@@ -76,6 +77,10 @@ def test_the_script_for_ray_is_python() -> None:
     scaling = next(
         c for c in calls if isinstance(c.func, ast.Name) and c.func.id == "ScalingConfig"
     )
+    train = next(c for c in calls if isinstance(c.func, ast.Attribute) and c.func.attr == "train")
+    assert {k.arg: ast.literal_eval(k.value) for k in train.keywords} == {
+        "resume": True, "sets": ["a=b c"],
+    }  # fmt: skip
     assert {k.arg: ast.literal_eval(k.value) for k in scaling.keywords} == {
         "num_workers": 8, "use_gpu": True,
     }  # fmt: skip
@@ -115,3 +120,30 @@ def test_the_command_that_is_printed_trains(base: Path, tmp_path: Path, known: R
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr[-3000:]
     assert (tmp_path / "out" / "surgery.json").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_script_for_ray_trains_as_one_process_does(
+    base: Path, tmp_path: Path, known: Registry
+) -> None:
+    pytest.importorskip("ray.train", reason="the extra ray is not installed", exc_type=ImportError)
+    one = train_recipe(recipe_of(tmp_path, known, output="./one", micro=2), known)
+    recipe_of(tmp_path, known, output="./two", micro=2)
+    given = ["--plugin", str(PLUGIN), "--processes", "2", "--print", "ray"]
+    script = tmp_path / "job.py"
+    found = surgery("launch", str(tmp_path / "recipe.yaml"), *given)
+    assert found.returncode == 0, found.stderr
+    script.write_text(found.stdout)
+    root = Path(__file__).parents[2]
+    path = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])
+    ran = subprocess.run(
+        [sys.executable, str(script)], cwd=tmp_path, check=False, timeout=500,
+        capture_output=True, text=True,
+        env={
+            **os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "HOME": str(tmp_path),
+            "RAY_TRAIN_V2_ENABLED": "1", "RAY_USAGE_STATS_ENABLED": "0",
+        },
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    assert curve(tmp_path / "two-run") == pytest.approx(losses(one), rel=1e-5)

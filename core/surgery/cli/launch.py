@@ -37,11 +37,9 @@ def launch(session: Session, recipe: str, **options: Any) -> None:
 
     given = read_recipe(recipe, registry=session.registry, sets=tuple(options["sets"]))
     setup_of(given, output_of(given))
-    passed = [f"--set={one}" for one in options["sets"]]
-    passed += [f"--plugin={path}" for path in session.plugins]
     job = Job(
         recipe, given.name.removesuffix(".yaml"), options["machines"], options["processes"],
-        options["devices"], tuple(passed),
+        options["devices"], tuple(options["sets"]), tuple(map(str, session.plugins)),
     )  # fmt: skip
     text = LAUNCHERS[options["launcher"]](job)
     session.result({"launcher": options["launcher"], "script": text}, text.rstrip())

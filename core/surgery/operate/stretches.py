@@ -13,7 +13,7 @@ from surgery.operate.dtypes import dtype_of
 if TYPE_CHECKING:
     from torch import Generator, Tensor, dtype
 
-STRETCH_BYTES = 1 << 19
+STRETCH_BYTES = 1 << 18
 """Bytes of a stretch, about: enough that reading costs little, and few enough for a cache."""
 
 ROOM = 64 << 20

@@ -77,10 +77,15 @@ class Flat(torch.optim.Optimizer):
             [{**self.param_groups[n], "params": [buffer.flat]} for n, buffer in self._buffers]
         )
 
-    def collect(self) -> None:
-        """Take up the gradients of all parameters; call it after every backward."""
+    def collect(self) -> list[Tensor]:
+        """Take up the gradients of all parameters; call it after every backward.
+
+        Returns:
+            The buffers, whose gradients the next step moves them by.
+        """
         for _, buffer in self._buffers:
             buffer.collect()
+        return [buffer.flat for _, buffer in self._buffers]
 
     def strays(self) -> list[nn.Parameter]:
         """Give the parameters that are no longer views of their buffers: no step would move them.
@@ -95,15 +100,6 @@ class Flat(torch.optim.Optimizer):
             )
             if parameter.data_ptr() != own.data_ptr()
         ]
-
-    @torch.no_grad()
-    def clip(self, most: float) -> Tensor:
-        """Scale the collected gradients so that the norm of all is at most so great.
-
-        Returns:
-            The norm before, a scalar.
-        """
-        return nn.utils.clip_grad_norm_([buffer.flat for _, buffer in self._buffers], most)
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]

@@ -60,6 +60,7 @@ class Guards:
     _frozen: dict[str, int] = field(default_factory=dict)
     _start: dict[str, Tensor] = field(default_factory=dict)
     _late: frozenset[str] = frozenset()
+    _calm: list[tuple[str, nn.Module]] = field(default_factory=list)
     _losses: list[float] = field(default_factory=list)
 
     def start(self) -> None:
@@ -73,6 +74,9 @@ class Guards:
         self._frozen = {name: fingerprint(tensor) for name, tensor in self._still()}
         self._start = {n: local(p).detach().clone() for n, p in self._free().items()}
         self._late = frozenset(_behind_zero(self.model))
+        for name, module in self.model.named_modules():
+            if isinstance(module, HeldInEval):
+                self._calm.append((name, module))
 
     def before_backward(self, found: Step) -> None:
         """Check that a loss can have gradients at all.
@@ -107,6 +111,8 @@ class Guards:
             self._say("ranks", self._ranks())
         if step + 1 == MOVED:
             self._say("moved", self._moved() or self._averaged())
+        if step == MOVED:
+            self._start.clear()
 
     def check_frozen(self) -> None:
         """Check that everything else still has every bit.
@@ -162,8 +168,7 @@ class Guards:
         )  # fmt: skip
 
     def _held(self) -> tuple[str, str] | None:
-        held = ((n, m) for n, m in self.model.named_modules() if isinstance(m, HeldInEval))
-        loose = [name for name, module in held if getattr(module, "training", False)]
+        loose = [name for name, module in self._calm if module.training]
         return _listed("frozen modules in training mode", loose, "what sets `training` on them?")
 
     def _loss(self, step: Step, loss: float) -> tuple[str, str] | None:
@@ -208,10 +213,10 @@ class Guards:
         """Find tensors of which hardly a number that has a gradient has changed."""
         still = []
         for name, p in self._free().items():
-            pulled = local(p.grad) != 0 if p.grad is not None else None
-            if pulled is None or not bool(pulled.any()):
+            if p.grad is None:
                 continue
-            if share_changed(self._start[name][pulled], local(p)[pulled]) < LEAST:
+            pulled = local(p.grad) != 0
+            if share_changed(self._start[name], local(p), pulled) < LEAST:
                 still.append(name)
         return _listed(
             f"tensors that {MOVED - 1} steps have not moved", still,
@@ -220,14 +225,12 @@ class Guards:
 
     def _averaged(self) -> tuple[str, str] | None:
         """Find averages that stay where they began although what they follow moves."""
-        still = []
+        still, free = [], self._free()
         for name, value in (self.average.values if self.average is not None else {}).items():
-            start = self._start[name]
-            gone = local(self._free()[name]) != start
-            if bool(gone.any()):
-                kept = local(value)[gone]
-                if share_changed(start.to(kept.dtype)[gone], kept) < LEAST:
-                    still.append(name)
+            start, kept = self._start[name], local(value)
+            gone = local(free[name]) != start
+            if share_changed(start.to(kept.dtype), kept, gone) < LEAST:
+                still.append(name)
         return _listed(
             f"averages that {MOVED - 1} steps have not moved", still,
             "is `ema: {decay: ...}` so close to 1 that float32 rounds each step away?",

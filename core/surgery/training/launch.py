@@ -23,7 +23,8 @@ class Job:
         machines: how many.
         processes: on each machine, one for each device.
         devices: kind of device, as SkyPilot names it, or None for processors alone.
-        options: further options of ``surgery train``.
+        sets: overrides of single values of the recipe.
+        plugins: local plugins, as the machines see them.
     """
 
     recipe: str
@@ -31,13 +32,15 @@ class Job:
     machines: int = 1
     processes: int = 1
     devices: str | None = None
-    options: tuple[str, ...] = ()
+    sets: tuple[str, ...] = ()
+    plugins: tuple[str, ...] = ()
 
     @property
     def arguments(self) -> str:
         """What follows ``torchrun``'s own options."""
-        given = ["-m", "surgery", "train", self.recipe, "--resume", *self.options]
-        return shlex.join(given)
+        options = [f"--set={one}" for one in self.sets]
+        options += [f"--plugin={one}" for one in self.plugins]
+        return shlex.join(["-m", "surgery", "train", self.recipe, "--resume", *options])
 
 
 def torchrun(job: Job) -> str:
@@ -96,6 +99,11 @@ def sky(job: Job) -> str:
 def ray(job: Job) -> str:
     """Give a Python script for Ray Train; run it where a Ray cluster can be reached."""
     workers = job.machines * job.processes
+    given = "".join(
+        f", {name}={list(values)!r}"
+        for name, values in (("sets", job.sets), ("plugins", job.plugins))
+        if values
+    )
     return (
         f'"""Train {job.recipe} with Ray: python THIS_FILE."""\n\n'
         "from ray.train import RunConfig, ScalingConfig\n"
@@ -103,7 +111,7 @@ def ray(job: Job) -> str:
         "def work() -> None:\n"
         '    """Run in each worker, whose process group Ray has made."""\n'
         "    import surgery\n\n"
-        f"    surgery.train({job.recipe!r}, resume=True)\n\n\n"
+        f"    surgery.train({job.recipe!r}, resume=True{given})\n\n\n"
         'if __name__ == "__main__":\n'
         f"    scaling = ScalingConfig(num_workers={workers}, use_gpu={bool(job.devices)})\n"
         f"    run = RunConfig(name={job.name!r})\n"

@@ -36,14 +36,14 @@ class Movement:
         for name, group in self.groups.items():
             before = self.before[name]
             spread = any(hasattr(p, "device_mesh") for p in group)
-            added = (local(p) - old for p, old in zip(group, before, strict=True))
+            added = torch._foreach_sub([local(p) for p in group], before)
             moved = self._norm(added, spread)
             found[name] = moved / max(1e-12, self._norm(before, spread))
         return found
 
     def _norm(self, tensors: Iterable[Tensor], spread: bool = False) -> float:
-        total = 0.0
-        for tensor in tensors:
-            spread = spread or hasattr(tensor, "device_mesh")
-            total += float(local(tensor).float().square().sum())
+        found = list(tensors)
+        spread = spread or any(hasattr(tensor, "device_mesh") for tensor in found)
+        parts = torch._foreach_norm([local(t) for t in found], 2, torch.float32) if found else ()
+        total = float(torch.stack(parts).square().sum()) if parts else 0.0
         return float((self.world.total(total) if spread else total) ** 0.5)

@@ -10,13 +10,16 @@ from math import cos, pi
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from surgery.anatomy.select import select
 from surgery.anatomy.site import Anatomy
 from surgery.errors import SelectionError, TrainingError
 from surgery.recipe.train_form import GroupForm, OptimizerForm, ScheduleForm
 from surgery.training.flat import Flat
+
+LARGE = 2**15
+"""Numbers of a tensor, on average, from which on flat buffers gain nothing."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,9 @@ def _by_decay(
 def optimizer_of(
     parameters: Mapping[str, nn.Parameter], groups: Iterable[Group], form: OptimizerForm
 ) -> torch.optim.Optimizer:
-    """Build the optimizer, torch's own; on flat buffers where parameters are not spread.
+    """Build the optimizer, torch's own; on flat buffers where tensors are small and not spread.
+
+    A kernel for each large tensor costs no more than one for all, and needs no copy of gradients.
 
     Args:
         parameters: by name.
@@ -113,8 +118,10 @@ def optimizer_of(
         for group in groups
     ]
     make = partial(_torch_optimizer, form)
-    spread = any(hasattr(p, "device_mesh") for group in listed for p in group["params"])
-    return make(listed) if spread else Flat(listed, make)
+    held = [p for group in listed for p in group["params"]]
+    spread = any(hasattr(p, "device_mesh") for p in held)
+    large = sum(p.numel() for p in held) > LARGE * len(held)
+    return make(listed) if spread or large else Flat(listed, make)
 
 
 def _torch_optimizer(form: OptimizerForm, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
@@ -127,17 +134,21 @@ def _torch_optimizer(form: OptimizerForm, groups: list[dict[str, Any]]) -> torch
 def clip(optimizer: torch.optim.Optimizer, most: float | None) -> float:
     """Scale all gradients so that their norm is at most so great, and give the norm before.
 
+    As ``torch.nn.utils.clip_grad_norm_``, but gradients that are small enough are not touched.
+
     Args:
         optimizer: holds what has gradients.
         most: the greatest norm, or None to scale nothing.
     """
-    limit = float("inf") if most is None else most
     if isinstance(optimizer, Flat):
-        optimizer.collect()
-        return float(optimizer.clip(limit))
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    norm: Any = nn.utils.clip_grad_norm_(parameters, limit)
-    return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+        held: list[Tensor] = optimizer.collect()
+    else:
+        held = [p for group in optimizer.param_groups for p in group["params"]]
+    norm: Any = nn.utils.get_total_norm([p.grad for p in held if p.grad is not None])
+    found = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+    if most is not None and not found <= most:
+        nn.utils.clip_grads_with_norm_(held, most, norm)
+    return found
 
 
 def factor_at(form: ScheduleForm, step: int, steps: int) -> float:

@@ -25,11 +25,21 @@ def fingerprint(tensor: Tensor) -> int:
     return (first * 1_000_003 + second) % 2**64
 
 
-def share_changed(before: Tensor, after: Tensor) -> float:
-    """Give the share of numbers that are not equal bit for bit."""
+def share_changed(before: Tensor, after: Tensor, among: Tensor | None = None) -> float:
+    """Give the share of numbers that are not equal bit for bit.
+
+    Args:
+        before: of any dtype.
+        after: of its shape and dtype.
+        among: which numbers count, of its shape; all if None. Where none does, the share is 1.
+    """
     if not before.numel():
         return 0.0
-    return float((_numbers(before) != _numbers(after)).float().mean())
+    changed = _numbers(before) != _numbers(after)
+    if among is None or before.is_complex():
+        return float(changed.float().mean())
+    count = int(among.sum())
+    return int((changed & among.reshape(-1)).sum()) / count if count else 1.0
 
 
 def _numbers(tensor: Tensor) -> Tensor:
