@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -60,7 +60,7 @@ class Guards:
     _frozen: dict[str, int] = field(default_factory=dict)
     _start: dict[str, Tensor] = field(default_factory=dict)
     _late: frozenset[str] = frozenset()
-    _calm: list[tuple[str, nn.Module]] = field(default_factory=list)
+    _calm: list[tuple[str, Any]] = field(default_factory=list)
     _losses: list[float] = field(default_factory=list)
 
     def start(self) -> None:
