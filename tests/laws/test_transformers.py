@@ -39,7 +39,8 @@ def asked() -> list[Any]:
     for name in sorted(MODELS.keys() - {"llava"}):  # whose inputs cannot be guessed
         for what in STEPS:
             needs = {"rows": name not in ("vit", "dinov2"), "untie": name in TIED}
-            needs["drop a layer"] = name != "t5 (two towers, tied)"  # which has two stacks
+            # T5 has two stacks of layers; a backbone names the layers that it gives
+            needs["drop a layer"] = name not in ("t5 (two towers, tied)", "dinov2")
             fits = needs.get(what, True)
             quick = (name, what) == ("llama tied", "two at once")
             if fits:
