@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from surgery.anatomy.on_device import on_device
 from surgery.operate.dtypes import dtype_of
 from surgery.operate.patient import Patient
 from surgery.operate.table import named_tensors
@@ -69,7 +70,7 @@ def patient(name: str, dtype: str = "float32", device: str = "cpu", seed: int = 
         A patient with inputs for one forward.
     """
     breed = ZOO[name]
-    with torch.random.fork_rng(devices=[]), torch.device(device):
+    with torch.random.fork_rng(devices=[]), on_device(device):
         torch.manual_seed(seed)
         model = breed.build().eval()
     for _, tensor, persistent in named_tensors(model):

@@ -91,10 +91,10 @@ class HfSource(Source):
 
     def build(self) -> Patient:
         """Build the structure on meta; tokenizer and processor for real."""
-        import torch
+        from surgery.anatomy.on_device import on_device
 
         config, cls, dtype = self._config()
-        with quietly(self._where), torch.device("meta"):
+        with quietly(self._where), on_device("meta"):
             model = cls._from_config(config, **_dtype(dtype)).eval()
         keep_in_float32(model, dtype)
         if self.path is not None:

@@ -55,12 +55,11 @@ def fresh_module(
     Raises:
         RefusedError: it cannot be built.
     """
-    import torch
-
+    from surgery.anatomy.on_device import on_device
     from surgery.operate.dtypes import dtype_of
 
     try:
-        with torch.device("meta"):
+        with on_device("meta"):
             module = kind.build(features).to(dtype_of(dtype)).train(training)
     except Exception as error:
         found = f"{type(error).__name__}: {error}"[:300]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from surgery.anatomy.on_device import on_device
 from surgery.errors import RecipeError, RefusedError, SurgeryError
 from surgery_plugins.families.hosts import Fit, fit_of
 from surgery_plugins.modules.connector import Connector
@@ -98,7 +99,7 @@ def built(kind: Kind, sizes: Mapping[str, Value], fit: Fit, old: nn.Module) -> C
         RefusedError: it cannot be built with these sizes, or does not take the tower's tokens.
     """
     try:
-        with torch.device("meta"):
+        with on_device("meta"):
             module = kind.build(**sizes)
     except SurgeryError:
         raise
@@ -174,6 +175,6 @@ def _known(recipe: Mapping[str, Value], fit: Fit) -> dict[str, Value]:
 
 def _check_file(stored: Stored, shown: Inferred, kind: Kind, found: Found) -> None:
     sizes = {name: value for name, (value, _) in found.items()}
-    with torch.device("meta"):
+    with on_device("meta"):
         wanted = shapes_of(kind.build(**sizes))
     check_table(shown.shapes(stored.shapes), wanted, str(stored.path))

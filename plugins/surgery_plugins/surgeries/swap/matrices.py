@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Generator, Tensor, nn
 
+from surgery.anatomy.on_device import on_device
 from surgery.operate.edits import Derive, Keep, Place, Value
 
 
@@ -32,7 +32,7 @@ def _other(module: Any) -> nn.Module:
     from transformers.pytorch_utils import Conv1D
 
     first, second = module.weight.shape
-    with torch.device("meta"):
+    with on_device("meta"):
         if type(module).__name__ == "Conv1D":
             return nn.Linear(first, second)
         made: nn.Module = Conv1D(first, second)
