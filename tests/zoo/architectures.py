@@ -35,14 +35,14 @@ def class_names(model_type: str) -> Iterator[str]:
     yield from (names,) if isinstance(names, str) else names
 
 
-def build(model_type: str, name: str) -> nn.Module:
-    """Build one architecture on meta, at most ``DEPTH`` layers deep."""
+def build(model_type: str, name: str, depth: int = DEPTH) -> nn.Module:
+    """Build one architecture on meta, at most so many layers deep, or as its kinds need."""
     import transformers
     from transformers import CONFIG_MAPPING
 
     config = CONFIG_MAPPING[model_type]()
     cls = getattr(transformers, name)
-    shrink(config)
+    shrink(config, depth)
     with warnings.catch_warnings(), torch.device("meta"):
         warnings.simplefilter("ignore")
         return cls._from_config(config).eval()

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 from torch import Tensor, nn
 
 from surgery.anatomy.layers import find_layers, layer_of
-from surgery.anatomy.observe import Observed
+from surgery.anatomy.observed import Observed
 from surgery.anatomy.provenance import Origin
 from surgery.anatomy.roles import Reading
-from surgery.anatomy.rows import ranges_of
+from surgery.anatomy.rows import joined
 from surgery.anatomy.site import Anatomy, Layer, RowRange, Site
 from surgery.anatomy.towers import towers_of
 
@@ -26,29 +27,28 @@ def assemble(model: nn.Module, sites: Sequence[Site], observed: Observed) -> Ana
     towers = towers_of(roles, layers)
     modules = _module_roles(observed, attention, layers)
     parameters = dict(model.named_parameters(remove_duplicate=False))
-    placed = [_place(site, roles, modules, layers, parameters, observed.direct) for site in sites]
-    return Anatomy(
-        tuple(replace(s, tower=towers.of(s, roles.get(s.parameter or ""))) for s in placed),
-        notes=observed.notes,
-        traced=bool(roles),
-    )
+    placed: list[Site] = []
+    for site in sites:
+        layer, reading = layer_of(site.path, layers), roles.get(site.parameter or "")
+        told = {"layer": layer, "tower": towers.of(layer, reading)}
+        placed.append(_place(site, roles, modules, parameters, observed.direct, told))
+    return Anatomy(tuple(placed), notes=observed.notes, traced=bool(roles))
 
 
 def _place(
     site: Site,
     readings: dict[str, Reading],
     modules: dict[str, set[str]],
-    layers: dict[str, Layer],
     parameters: dict[str, nn.Parameter],
     direct: frozenset[str],
+    told: dict[str, Any],
 ) -> Site:
     reading = next((readings[n] for n in _names(site) if n in readings), None)
     own = set().union(*(modules.get(path, set()) for path in site.paths))
-    layer = layer_of(site.path, layers)
     if reading is None or not reading.roles:
         found = bool(own)
         evidence = "trace" if found else "none"
-        return replace(site, roles=frozenset(own), layer=layer, evidence=evidence)
+        return replace(site, roles=frozenset(own), evidence=evidence, **told)
     roles = reading.roles | own
     rows = _rows_of(reading)
     if len(roles & _QKV) > 1 and len(set(rows) & _QKV) > 1:
@@ -59,11 +59,11 @@ def _place(
         site,
         roles=frozenset(roles),
         rows={} if whole else rows,
-        layer=layer,
         out_axis=out_axis,
         in_axis=in_axis,
         evidence="trace",
         direct=site.parameter in direct,
+        **told,
     )
 
 
@@ -75,10 +75,7 @@ def _names(site: Site) -> Iterable[str]:
 
 
 def _rows_of(reading: Reading) -> dict[str, tuple[RowRange, ...]]:
-    return {
-        role: ranges_of(sorted({n for start, stop in ranges for n in range(start, stop)}))
-        for role, ranges in sorted(reading.rows.items())
-    }
+    return {role: joined(ranges) for role, ranges in sorted(reading.rows.items())}
 
 
 def _axes(origins: Sequence[Origin], parameter: Tensor | None) -> tuple[int, int | None]:

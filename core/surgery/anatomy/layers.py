@@ -23,7 +23,7 @@ def find_layers(
         attention: paths of modules that hold all parts of one attention call.
         others: paths of modules that hold weights with roles.
     """
-    lists = _lists(model)
+    lists = numbered(model)
     chosen = {c for path in attention if (c := _innermost(path, lists))}
     if not chosen:
         held = [path for path in others if _outermost(path, lists)]
@@ -46,7 +46,7 @@ def layer_of(path: str, layers: Mapping[str, Layer]) -> Layer | None:
     return None
 
 
-def _lists(model: nn.Module) -> dict[str, list[str]]:
+def numbered(model: nn.Module) -> dict[str, list[str]]:
     """Give the lists of numbered children, by path."""
     found = {}
     for path, module in model.named_modules():

@@ -2,89 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from contextlib import nullcontext
 from typing import Any
 
 from torch import nn
 
+from surgery.anatomy.fold import tensors_in
+from surgery.anatomy.observed import Observed
 from surgery.anatomy.provenance import Attention, Known, Origin
+from surgery.anatomy.repeat import fold_of, repeated
 from surgery.anatomy.roles import Reading, read_roles
-from surgery.anatomy.trace import Trace, tensors_in
+from surgery.anatomy.trace import Trace
 
 
-@dataclass(frozen=True)
-class Observed:
-    """What one or several forwards showed.
-
-    Attributes:
-        readings: roles and rows, by parameter name.
-        attention: names of the weights of each attention call: q, k, v and proj together.
-        mlp: names of the weights of each MLP: up, gate and down together.
-        calls: how many attention calls were observed.
-        direct: names of weights that were read while their module was not running.
-        notes: remarks on what stayed unclear.
-        failure: why the forward broke off, or an empty text.
-        complete: True where one forward of the whole model was observed.
-    """
-
-    readings: dict[str, Reading] = field(default_factory=dict)
-    attention: tuple[frozenset[str], ...] = ()
-    mlp: tuple[frozenset[str], ...] = ()
-    calls: int = 0
-    direct: frozenset[str] = frozenset()
-    notes: tuple[str, ...] = ()
-    failure: str = ""
-    complete: bool = True
-
-    def below(self, path: str) -> Observed:
-        """Give the same with all names below a path."""
-
-        def moved(names: Iterable[str]) -> frozenset[str]:
-            return frozenset(f"{path}.{name}" for name in names)
-
-        return replace(
-            self,
-            readings={f"{path}.{name}": reading for name, reading in self.readings.items()},
-            attention=tuple(map(moved, self.attention)),
-            mlp=tuple(map(moved, self.mlp)),
-            direct=moved(self.direct),
-            notes=(f"{path} was observed by itself", *self.notes),
-            complete=False,
-        )
-
-    @staticmethod
-    def joined(parts: Iterable[Observed]) -> Observed:
-        """Join what several towers showed."""
-        found = Observed(complete=False)
-        for part in parts:
-            found = Observed(
-                readings={**found.readings, **part.readings},
-                attention=found.attention + part.attention,
-                mlp=found.mlp + part.mlp,
-                calls=found.calls + part.calls,
-                direct=found.direct | part.direct,
-                notes=found.notes + part.notes,
-                complete=False,
-            )
-        return found
-
-
-def observe(model: nn.Module, inputs: dict[str, Any]) -> Observed:
+def observe(model: nn.Module, inputs: dict[str, Any], *, fold: bool = True) -> Observed:
     """Run one forward of a model on meta and read it.
 
     Args:
         model: the model, all of its tensors on meta.
         inputs: keyword arguments; tensors are put on meta.
+        fold: False to run every layer, even those that are like one that ran.
     """
     inputs = {name: _meta(value) for name, value in inputs.items()}
     trace = Trace(model, inputs)
+    folded = fold_of(model, trace)
     try:
-        with trace.watching():
+        with folded.over() if fold else nullcontext(), trace.watching():
             outputs = model(**inputs)
     except Exception as error:
+        if folded.skipped:
+            return observe(model, inputs, fold=False)
         line = (str(error).strip().splitlines() or ["no message"])[0]
         return Observed(failure=f"{type(error).__name__}: {line[:200]}", complete=False)
+    return repeated(_read(trace, outputs), folded) or observe(model, inputs, fold=False)
+
+
+def _read(trace: Trace, outputs: Any) -> Observed:
     known = [trace.table[id(t)] for t in tensors_in(outputs) if id(t) in trace.table]
     readings, notes = read_roles(trace, known)
     return Observed(

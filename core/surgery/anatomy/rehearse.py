@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,10 @@ from torch.nn.modules.module import (
 )
 from torch.overrides import TorchFunctionMode
 
+from surgery.anatomy.agree import disagreement
+from surgery.anatomy.fold import Fold
 from surgery.anatomy.pretend import pretend
+from surgery.anatomy.stand_in import untouched
 
 Shapes = Mapping[str, str]
 """Shape and dtype by name, such as ``1 x 3 x 224 x 224 float32``."""
@@ -44,19 +47,22 @@ class Rehearsal:
     unwritten: bool = False
 
 
-def rehearse(model: nn.Module, inputs: Mapping[str, Any]) -> Rehearsal:
+def rehearse(model: nn.Module, inputs: Mapping[str, Any], *, fold: bool = True) -> Rehearsal:
     """Run one forward of a model that is on meta; extensions run too, and no value is computed.
 
     Args:
         model: the model, all of its tensors on meta; left as it was.
         inputs: keyword arguments; tensors are put on meta.
+        fold: False to run every layer, even those that are like one that ran.
     """
     inputs = {name: to_meta(value) for name, value in inputs.items()}
-    told, running = shapes(inputs), _Running(model)
+    told, running, folded = shapes(inputs), _Running(model), Fold(model)
     try:
-        with running.watched(), _Pretending(), torch.no_grad():
+        with folded.over() if fold else nullcontext(), running.watched(), _Pretending():
             outputs = model(**inputs)
     except Exception as error:
+        if folded.skipped:
+            return rehearse(model, inputs, fold=False)
         line = " ".join(str(error).split()) or "no message"
         return Rehearsal(
             told,
@@ -112,6 +118,9 @@ class _Pretending(TorchFunctionMode):
             return func(*args, **(kwargs or {}))
         if func.__name__ == "_is_all_true":
             return torch.tensor(True)
+        refused = disagreement(func.__name__, args, kwargs or {})
+        if refused:
+            raise RuntimeError(refused)
         return pretend(func, func.__name__, args, kwargs or {})
 
 
@@ -119,6 +128,7 @@ class _Running:
     """Know which modules of a model are running, the innermost last."""
 
     def __init__(self, model: nn.Module) -> None:
+        self.model = model
         self.paths = {id(module): path for path, module in model.named_modules()}
         self.stack: list[tuple[nn.Module, tuple[Any, ...]]] = []
         self.done = 0
@@ -129,7 +139,8 @@ class _Running:
         before = register_module_forward_pre_hook(lambda m, given: self.stack.append((m, given)))
         after = register_module_forward_hook(lambda m, a, o: self._leave(m))
         try:
-            yield
+            with untouched(self.model), torch.no_grad():
+                yield
         finally:
             before.remove()
             after.remove()

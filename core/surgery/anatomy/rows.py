@@ -46,6 +46,17 @@ def ranges_of(numbers: Iterable[int]) -> tuple[RowRange, ...]:
     return tuple((start, stop) for start, stop in ranges)
 
 
+def joined(ranges: Iterable[RowRange]) -> tuple[RowRange, ...]:
+    """Give half-open ranges sorted, with those that touch or overlap as one."""
+    found: list[RowRange] = []
+    for start, stop in sorted(ranges):
+        if found and start <= found[-1][1]:
+            found[-1] = found[-1][0], max(stop, found[-1][1])
+        else:
+            found.append((start, stop))
+    return tuple(found)
+
+
 class _Carrier:
     """Carry the row numbers of one origin through the operations that made a tensor."""
 

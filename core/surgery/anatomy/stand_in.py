@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
@@ -19,11 +20,9 @@ def on_meta(model: nn.Module) -> Iterator[None]:
 
     Extended modules have the class and the tensors that they had before.
     """
-    modules = list(model.modules())
-    before = [(m, type(m), dict(m._parameters), dict(m._buffers), m.training) for m in modules]
     twins: dict[int, Tensor] = {}
-    try:
-        for module in modules:
+    with untouched(model):
+        for module in list(model.modules()):
             module.training = False
             for name in own_tensors(module):
                 module._parameters.pop(name, None)
@@ -31,12 +30,24 @@ def on_meta(model: nn.Module) -> Iterator[None]:
             for table in (module._parameters, module._buffers):
                 _replace(table, twins)
         yield
+
+
+@contextmanager
+def untouched(model: nn.Module) -> Iterator[None]:
+    """Put back what a forward leaves on modules: hooks, as transformers does, and attributes.
+
+    Values of tensors that are written to in place, and of lists, are not put back.
+    """
+    before = [(module, type(module), vars(module).copy()) for module in model.modules()]
+    tables = [_contents(own) for _, _, own in before]
+    try:
+        yield
     finally:
-        for module, kind, parameters, buffers, training in before:
+        for (module, kind, own), contents in zip(before, tables, strict=True):
             module.__class__ = kind
-            _restore(module._parameters, parameters)
-            _restore(module._buffers, buffers)
-            module.training = training
+            _restore(vars(module), own)
+            for table, held in contents:
+                _restore(table, held)
 
 
 def _replace(table: Any, twins: dict[int, Tensor]) -> None:
@@ -52,7 +63,12 @@ def _twin(tensor: Tensor) -> Tensor:
     return empty
 
 
-def _restore(table: Any, before: dict[str, Any]) -> None:
+def _contents(own: dict[str, Any]) -> list[tuple[dict[Any, Any], dict[Any, Any]]]:
+    """Give the mappings among a module's attributes, each with what it holds."""
+    return [(value, dict(value)) for value in own.values() if type(value) in (dict, OrderedDict)]
+
+
+def _restore(table: Any, before: Mapping[Any, Any]) -> None:
     table.clear()
     table.update(before)
 

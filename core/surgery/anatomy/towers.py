@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from surgery.anatomy.roles import Reading
-from surgery.anatomy.site import Layer, Site
+from surgery.anatomy.site import Layer
 
 _SENSES = (
     ("text", ("input_ids", "inputs_embeds", "token")),
@@ -27,10 +27,10 @@ class Towers:
     containers: Mapping[str, str]
     paired: bool
 
-    def of(self, site: Site, reading: Reading | None) -> str | None:
+    def of(self, layer: Layer | None, reading: Reading | None) -> str | None:
         """Give the tower of a site: its layer's, else the one of its own inputs."""
-        if site.layer is not None:
-            return self.containers.get(site.layer.container)
+        if layer is not None:
+            return self.containers.get(layer.container)
         return tower_of(_modes(reading), self.paired) if reading else None
 
 

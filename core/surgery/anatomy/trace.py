@@ -14,6 +14,7 @@ from torch.nn.modules.module import (
 )
 from torch.overrides import TorchFunctionMode
 
+from surgery.anatomy.fold import tensors_in
 from surgery.anatomy.pretend import pretend
 from surgery.anatomy.provenance import Attention, Known, Origin
 
@@ -216,18 +217,6 @@ _INHERITED = (
     "weights", "origins", "calls", "modes", "stream", "activated", "scores", "probs", "glu",
     "scaled",
 )  # fmt: skip
-
-
-def tensors_in(value: Any) -> Iterator[Tensor]:
-    """Give the tensors in nested tuples, lists and mappings."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from tensors_in(item)
-    elif isinstance(value, tuple | list):
-        for item in value:
-            yield from tensors_in(item)
 
 
 _STORES = {"index_add_", "index_copy_", "masked_scatter_", "scatter_"}

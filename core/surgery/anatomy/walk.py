@@ -12,7 +12,8 @@ from surgery.anatomy import handlers  # noqa: F401  (registers what the tracer h
 from surgery.anatomy.assemble import assemble
 from surgery.anatomy.inputs import guesses
 from surgery.anatomy.merge import with_hints, with_names
-from surgery.anatomy.observe import Observed, observe
+from surgery.anatomy.observe import observe
+from surgery.anatomy.observed import Observed
 from surgery.anatomy.site import Anatomy
 from surgery.anatomy.stand_in import on_meta
 from surgery.anatomy.structure import structure, trainable_of
