@@ -17,6 +17,8 @@ import bench
 
 RESULTS = Path(__file__).parent / "results"
 HELPERS = {"__main__", "checkpoint", "peers", "process", "rounds"}
+ALONE = {"gpu"}
+"""What ``--all`` leaves out."""
 
 
 def main() -> None:
@@ -30,7 +32,7 @@ def main() -> None:
     unknown = set(options.names) - set(names)
     if unknown or not (options.names or options.all):
         parser.error(f"choose from {', '.join(names)}")
-    for name in names if options.all else options.names:
+    for name in [one for one in names if one not in ALONE] if options.all else options.names:
         before = getloadavg()[0]
         result = importlib.import_module(f"bench.{name}").run(quick=options.quick)
         _print(name, result)

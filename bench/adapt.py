@@ -27,8 +27,8 @@ DECAYS = (1e-4, 1e-3, 3e-3, 1e-2)
 
 
 def run(*, quick: bool = False) -> dict[str, Any]:
-    """Adapt with three seeds (one where it must be quick), and probe what is frozen."""
-    rows = [compared(seed) for seed in range(1 if quick else 3)]
+    """Adapt with three seeds, and probe what is frozen; quick: one, on a fifth of the names."""
+    rows = [compared(seed, names=960 if quick else 4800) for seed in range(1 if quick else 3)]
     gains = [row["lora"] - row["frozen probe"] for row in rows]
     means = {name: sum(row[name] for row in rows) / len(rows) for name in ("frozen probe", "lora")}
     verdicts = [
@@ -39,11 +39,12 @@ def run(*, quick: bool = False) -> dict[str, Any]:
     return {"what": what, "rows": rows, "verdicts": verdicts}
 
 
-def compared(seed: int) -> dict[str, Any]:
+def compared(seed: int, names: int = 4800) -> dict[str, Any]:
     """Train the shipped recipe with one seed, and probe frozen features of the same samples."""
     known = registry()
     with TemporaryDirectory() as folder:
-        sets = [f"seed={seed}", f"train.data.seed={seed}", f"output.path={folder}/out"]
+        sets = [f"seed={seed}", f"train.data.seed={seed}", f"output.path={folder}/out",
+                f"train.data.count={names}"]  # fmt: skip
         recipe = read_recipe("minilm-adapt", registry=known, sets=sets)
         began, used = monotonic(), process_time()
         trained = train_recipe(recipe, known)

@@ -31,17 +31,17 @@ def run(*, quick: bool = False) -> dict[str, Any]:
         x = torch.randn(1, TOKENS, width, generator=torch.Generator().manual_seed(1)).to(kind)
         times = rounds({name: _stepping(m, x) for name, m in made.items()}, 3 if quick else 9)
         kept = {name: saved(model, x) for name, model in made.items()}
-        errors = _errors(kind)
+        wrong = errors(kind)
         for name, time in times.items():
             rows.append(
                 {
                     "dtype": str(kind).removeprefix("torch."), "width": width, "what": name, **time,
                     "over base": round(time["median"] / times[BASE]["median"], 3),
                     "saved MB": round(kept[name] / 1e6, 2),
-                    "gradient error": errors.get(name),
+                    "gradient error": wrong.get(name),
                 }
             )  # fmt: skip
-        verdicts += _verdicts(kind, times, kept, errors)
+        verdicts += _verdicts(kind, times, kept, wrong)
     what = f"LoRA step, one Llama layer, all 7 linears, r {RANK}, T {TOKENS}, CPU ms"
     return {"what": what, "rows": rows, "verdicts": [*verdicts, _kernels()]}
 
@@ -141,6 +141,7 @@ def loss(model: nn.Module, x: Tensor) -> Tensor:
     """Run the layers and give a loss; one that the last norm does not make constant."""
     out: Tensor = model(inputs_embeds=x, use_cache=False).last_hidden_state
     probe = torch.randn(out.shape, generator=torch.Generator().manual_seed(3))
+    probe = probe.to(out.device)
     return (out.to(torch.promote_types(out.dtype, torch.float32)) * probe).sum()
 
 
@@ -161,14 +162,16 @@ def saved(model: nn.Module, x: Tensor) -> int:
     return total
 
 
-def _errors(kind: torch.dtype, width: int = 256, tokens: int = 128) -> dict[str, float]:
+def errors(
+    kind: torch.dtype, device: str = "cpu", width: int = 256, tokens: int = 128
+) -> dict[str, float]:
     """Give the mean distance of all adapters' gradients from those in float64, as a share."""
-    x = torch.randn(1, tokens, width, generator=torch.Generator().manual_seed(2)).to(kind)
-    exact = _gradients(plain(layers(width, kind)).double(), x.double())
+    x = torch.randn(1, tokens, width, generator=torch.Generator().manual_seed(2)).to(device, kind)
+    exact = _gradients(plain(layers(width, kind)).to(device).double(), x.double())
     found = {}
     for name, build in _builders(kind).items():
         if name != BASE:
-            grads = _gradients(build(width), x)
+            grads = _gradients(build(width).to(device), x)
             shares = [float((grads[n] - g).norm() / g.norm()) for n, g in exact.items()]
             found[name] = float(f"{sum(shares) / len(shares):.3g}")
     return found
@@ -180,7 +183,7 @@ def _gradients(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
 
 
 def _verdicts(
-    kind: torch.dtype, times: Any, kept: Mapping[str, int], errors: Mapping[str, float]
+    kind: torch.dtype, times: Any, kept: Mapping[str, int], wrong: Mapping[str, float]
 ) -> list[str]:
     said, half = [], kind != torch.float32
     for name, goal in GOALS.items():
@@ -188,7 +191,7 @@ def _verdicts(
             share = times[OURS]["median"] / times[name]["median"]
             wanted = f"goal {goal}: {_met(share <= goal)}" if half else "goals are for bfloat16"
             said.append(f"{kind}: {share:.3f} of {name} ({wanted})")
-    share = errors[OURS] / min(errors[PEFT], errors[LEAN])
+    share = wrong[OURS] / min(wrong[PEFT], wrong[LEAN])
     said.append(f"{kind}: gradient error {share:.3f} of PEFT's better (goal 1.1: "
                 f"{_met(share <= 1.1)})")  # fmt: skip
     share = kept[OURS] / min(kept[PEFT], kept[LEAN])

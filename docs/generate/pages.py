@@ -12,7 +12,7 @@ from surgery.hooks.registry import Registry, registry
 from surgery.recipe.schema import CheckForm, RecipeForm, StepForm
 from surgery.recipe.train_form import TrainForm
 
-from . import commands, contracts
+from . import benchmarks, commands, contracts
 from .options import forms, options, rows
 from .text import docstring, escaped, summary, table
 
@@ -29,6 +29,7 @@ def pages() -> dict[str, str]:
     found = {"recipe": _recipe(), "commands": commands.page(), "hooks": contracts.page()}
     found |= {name_of(kind): _kind(kind, known) for kind in KINDS if known.names(kind)}
     found["roles"] = _roles(known)
+    found["benchmarks"] = benchmarks.page()
     return {f"{FOLDER}/{name}.md": text for name, text in found.items()}
 
 

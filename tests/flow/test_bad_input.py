@@ -169,7 +169,13 @@ def start(recipe: Path) -> subprocess.Popen[str]:
         stdout=subprocess.DEVNULL,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
+        preexec_fn=hear_ctrl_c,
     )
+
+
+def hear_ctrl_c() -> None:
+    """Do not inherit that SIGINT is ignored, as what a shell starts in the background does."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def test_control_c_ends_with_130_and_leaves_the_earlier_output(recipe: Path, run: Run) -> None:

@@ -63,6 +63,7 @@ def child(arguments: list[str], number: int, sign: int, base: Path) -> int:
     pid = os.fork()
     if pid:
         return pid
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored
     moment = Moment(number, sign, base)
     sys.addaudithook(moment)
     quiet = os.open(os.devnull, os.O_WRONLY)

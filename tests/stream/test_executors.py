@@ -124,7 +124,7 @@ def test_a_killed_process_costs_nothing_but_time(tmp_path: Path) -> None:
     tasks = tasks_with(tmp_path / "out", Odd("die", str(tmp_path / "mark")))
     with executor_of("processes:1") as pool:
         written = write_files(tasks, executor=pool)
-        assert [one.name for one in written] == [task.path.name for task in tasks]
+        assert [one.path.name for one in written] == [task.path.name for task in tasks]
         assert_complete(tasks)
 
 

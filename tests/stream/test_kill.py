@@ -190,11 +190,13 @@ def test_ctrl_c_at_many_moments_leaves_nothing_and_says_130(place: Path) -> None
 def test_processes_end_with_the_command(place: Path, sign: signal.Signals) -> None:
     plugin = place / "slow.py"
     plugin.write_text(SLOW.format(mark=str(place / "mark")))
-    path = recipe(place, "out", [{"use": "slow"}], "changed").replace("peft", "")
+    path = recipe(place, "out", [{"use": "slow", "at": {"path": "**.norm"}}], "changed")
     Path(path).write_text(Path(path).read_text().replace('"peft"', ""))
     command = [sys.executable, "-m", "surgery", "apply", path, "--plugin", str(plugin), "--stream",
                "--executor", "processes:1"]  # fmt: skip
-    child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    child = subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=hear_ctrl_c
+    )
     worker = wait_for_number(place / "mark")
     os.killpg(child.pid, sign) if sign == signal.SIGINT else child.send_signal(sign)
     _, said = child.communicate(timeout=60)
@@ -204,6 +206,11 @@ def test_processes_end_with_the_command(place: Path, sign: signal.Signals) -> No
     assert not (place / "out").exists()
     if sign == signal.SIGINT:
         assert strangers(place, place / "out") == {".out.lock"}
+
+
+def hear_ctrl_c() -> None:
+    """Do not inherit that SIGINT is ignored, as what a shell starts in the background does."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def wait_for_number(path: Path) -> int:

@@ -35,7 +35,7 @@ SMALL = 4096
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stretches, "STRETCH_BYTES", SMALL)
-    monkeypatch.setattr("surgery_plugins.surgeries.lora.folding.STRETCH_BYTES", SMALL)
+    monkeypatch.setattr("surgery_plugins.surgeries.lora.folds.BLOCK", SMALL)
 
 
 def drawn(*shape: int, seed: int = 0, kind: torch.dtype = torch.float32) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import singledispatchmethod
+from itertools import chain
 from typing import Any
 
 import torch
@@ -211,7 +212,7 @@ class Transaction:
         slot.device = old.device if isinstance(old, Slot) else tensor.device
         empty: Tensor = torch.empty(edit.shape, dtype=dtype_of(edit.dtype), device=_META)
         empty = empty if buffer else nn.Parameter(empty, requires_grad=tensor.requires_grad)
-        holders = list(holders_of_tensor(self.patient.model, tensor))
+        holders = list(holders_of_tensor(self._modules.values(), tensor))
         self._register(slot, empty, holders)
         for module, name in holders:
             self._undo.append(set_tensor(module, name, empty))
@@ -293,7 +294,8 @@ class Transaction:
 
     def _device_near(self, *modules: nn.Module) -> torch.device | None:
         for module in (*modules, self.patient.model):
-            tensor = next(module.parameters(), None)
+            own = (tensor for tensor in module._parameters.values() if tensor is not None)
+            tensor = next(chain(own, module.parameters()), None)
             if tensor is not None:
                 placed = self._placed.get(id(tensor))
                 return placed[1].device if placed else tensor.device

@@ -81,7 +81,7 @@ _TABLES: tuple[tuple[str, str, Kind], ...] = (
 def blocks(model: nn.Module) -> Iterator[Block]:
     """Give the blocks of every trunk in a model, in module order."""
     for path, module in model.named_modules():
-        window = getattr(module, "window_size", None)
+        window = vars(module).get("window_size")
         if isinstance(window, int):
             yield from _blocks_of(path, module, window)
 
