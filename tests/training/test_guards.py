@@ -144,4 +144,4 @@ def test_gradients_that_differ_between_processes_are_found(
 
 
 def test_every_guard_has_a_case() -> None:
-    assert {guard for guard, *_ in CASES} | {"ranks"} == set(get_args(Guard))
+    assert {guard for guard, *_ in CASES} | {"ranks", "doctors"} == set(get_args(Guard))

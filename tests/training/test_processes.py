@@ -130,3 +130,48 @@ def test_a_checkpoint_is_read_by_any_number_of_processes(
     assert torch.allclose(
         *(next(iter(tensors(tmp_path / name).values())) for name in ("one", "other")), rtol=1e-3
     )
+
+
+COMPLEX = """
+import os, sys, torch
+import torch.distributed as dist
+from torch import nn
+from surgery.operate.objective import Step
+from surgery.training.strategy import join_world, wrap
+
+class Turned(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+        self.register_buffer("table", torch.polar(torch.ones(2), torch.arange(2.0)))
+    def forward(self, x):
+        return torch.view_as_real(torch.view_as_complex(x.view(2, 2)) * self.table)
+
+class Goal:
+    def step(self, model, batch):
+        return Step(loss=model(model.linear(batch)).square().sum())
+
+world = join_world()
+torch.manual_seed(0)
+model = Turned()
+wrapped = wrap(model, Goal(), sys.argv[1], world, [])
+wrapped.module(torch.ones(4) * (world.rank + 1)).loss.backward()
+assert model.table.is_complex() and model.linear.weight.grad is not None
+dist.barrier()
+print("turned", world.rank, flush=True)
+os._exit(0)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
+def test_complex_tables_are_left_alone(tmp_path: Path, strategy: str) -> None:
+    script = tmp_path / "turned.py"
+    script.write_text(COMPLEX)
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    ran = subprocess.run(
+        [sys.executable, *launch, str(script), strategy], env=environment(), text=True,
+        capture_output=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    assert {"turned 0", "turned 1"} <= set(ran.stdout.split("\n"))

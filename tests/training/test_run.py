@@ -214,6 +214,8 @@ def test_groups_have_rates_of_their_own(base: Path, tmp_path: Path, known: Regis
         ({"batch": 6, "micro": 4}, "divides"),
         ({"groups": [{"tensors": "nothing"}]}, "groups"),
         ({"strategy": "ddp"}, "torchrun"),
+        ({"offload": True}, "expected strategy fsdp2 beside offload"),
+        ({"offload": True, "strategy": "fsdp2"}, "expected an accelerator"),
     ],
 )
 def test_mistakes_are_named(
@@ -223,7 +225,7 @@ def test_mistakes_are_named(
         train_recipe(recipe_of(tmp_path, known, **train), known)
 
 
-@pytest.mark.parametrize("precision", ["bfloat16"])
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_half_precision_forwards_train_float32_tensors(
     base: Path, tmp_path: Path, known: Registry, precision: str
 ) -> None:

@@ -25,7 +25,8 @@ def _regular(pattern: str) -> str:
 def _layers(text: str | int) -> str | int:
     if not re.fullmatch(LAYERS, str(text)):
         wanted = "a layer such as 4 or -1, a range such as 4-11 or a stride such as 0-11/2"
-        raise ValueError(f"expected {wanted}, got {text!r}")
+        several = f"; several are a list, [{text}]" if "," in str(text) else ""
+        raise ValueError(f"expected {wanted}, got {text!r}{several}")
     return text
 
 

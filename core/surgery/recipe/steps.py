@@ -67,7 +67,7 @@ def read_step(node: Node, registry: Registry, at: Location) -> tuple[list[Step],
         expect=form.expect,
         overlap=form.overlap,
         where=place + text_of(at),
-        plugin=registry.owner("surgery", type(surgery)),
+        **_owners(surgery, registry),
     )
     return [step], []
 
@@ -105,8 +105,14 @@ def _step_from(
         node = node_of(None)
         wanted = "a dict as in a recipe, a surgery, or a surgery and a selector"
         return [], [(node.mark, mistake(node.mark, at, wanted, shown(entry)))]
+    return [Step(surgery, selector, where=text_of(at), **_owners(surgery, registry))], []
+
+
+def _owners(surgery: Surgery, registry: Registry) -> dict[str, Any]:
+    """Give the plugin of a surgery, and those of what its options name."""
     owner = registry.owner("surgery", type(surgery))
-    return [Step(surgery, selector, where=text_of(at), plugin=owner)], []
+    named = registry.owners_of_named(surgery.model_dump(mode="json"))
+    return {"plugin": owner, "needs": tuple(one for one in named if one[0] != owner[0])}
 
 
 def _without_options(node: Node) -> Node:

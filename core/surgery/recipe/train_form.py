@@ -14,8 +14,9 @@ Level: TypeAlias = Literal["error", "warn", "off"]
 """What a guard does when it finds something."""
 
 Guard: TypeAlias = Literal[
-    "trainable", "optimizer", "frozen", "held", "gradients", "teachers", "moved", "loss", "ranks"
-]
+    "doctors", "trainable", "optimizer", "frozen", "held", "gradients", "teachers", "moved",
+    "loss", "ranks",
+]  # fmt: skip
 """What stops a training that would teach nothing."""
 
 
@@ -123,6 +124,9 @@ class TrainForm(Form):
     strategy: Literal["auto", "none", "ddp", "fsdp2"] = Field(
         "auto", description="How processes work together; auto is ddp where there are several."
     )
+    offload: bool = Field(
+        False, description="With fsdp2 on an accelerator: shards wait in main memory."
+    )
     recompute: bool = Field(False, description="Keep layers' inputs and recompute the rest.")
     ema: EmaForm | None = Field(None, description="An average of the trained tensors.")
     evaluate: EvaluateForm = Field(EvaluateForm(), description="When a model is judged.")
@@ -140,6 +144,8 @@ class TrainForm(Form):
             raise ValueError(
                 "expected one of steps and epochs, got " + _both(self.steps, self.epochs)
             )
+        if self.offload and self.strategy != "fsdp2":
+            raise ValueError(f"expected strategy fsdp2 beside offload, got {self.strategy}")
         if self.save.output == "best" and self.evaluation is None:
             raise ValueError("expected an evaluation beside `save: {output: best}`, got none")
         if self.micro is not None and self.batch % self.micro:

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from surgery.anatomy.given_inputs import stated_inputs
 from surgery.anatomy.rehearse import shapes
-from surgery.checks.check import FAILED, Check, failed, passed, skipped, warned
+from surgery.checks.check import FAILED, PASSED, Check, failed, passed, skipped, warned
 from surgery.errors import SurgeryError
 from surgery.flow.check import Inputs, check_patient
 from surgery.flow.prove import contracts
 from surgery.flow.recipe import operated, output_of, plan_recipe
 from surgery.operate.behaviour import HeldInEval
+from surgery.training.doctors import examined
 from surgery.training.need import Need, counted, needed
 from surgery.training.prints import fingerprint
 from surgery.training.session import Session, Telling, session_of
@@ -43,7 +44,8 @@ class Preflight:
     """What a preflight found.
 
     Attributes:
-        checks: how the four points ended; the forward may have a check for each size of images.
+        checks: how the four points ended; the forward may have a check for each size of images,
+            and before them stands one for each doctor that found something.
         need: bytes that a step needs; None where none was made.
     """
 
@@ -73,17 +75,21 @@ def preflight(recipe: Recipe, known: Registry, sizes: Sequence[Size] = ()) -> Pr
     world = join_world()
     torch.manual_seed(setup.seed + world.rank)
     operation = operated(recipe, known)
+    level = setup.form.guards.get("doctors", "error")
+    found = examined(operation.patient, known, level)
+    seen_by = tuple(check for check in found if check.status != PASSED)
     why = setup.objective.refuse(operation.patient)
     if why:
         told = f"{setup.objective.name} cannot train this patient: {why}"
-        return Preflight((*_loaded(operation.patient.model), failed(FORWARD, told), *_after()))
+        loaded = tuple(_loaded(operation.patient.model))
+        return Preflight((*seen_by, *loaded, failed(FORWARD, told), *_after()))
     telling = Telling(lambda text: None, lambda numbers, steps: None, None, 1)
     session = session_of(setup, recipe, operation, world, telling)
     seen = _Seen()
     checks, need = _stepped(session, seen)
     tried = _tried(recipe, known, seen.image, sizes)
-    loaded, forward, *others = checks
-    return Preflight((loaded, forward, *tried, *others), need)
+    first, forward, *others = checks
+    return Preflight((*seen_by, first, forward, *tried, *others), need)
 
 
 @dataclass

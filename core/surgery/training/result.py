@@ -12,7 +12,7 @@ from surgery.checkpoint.publish import publish
 from surgery.checks.check import Check, demand, passed
 from surgery.flow.card import Trained
 from surgery.flow.files import base_of
-from surgery.flow.prove import prove_plain
+from surgery.flow.plain import prove_plain
 from surgery.flow.recipe import operated, planned_draft
 from surgery.flow.write import Contents, Values, in_memory, write_output
 from surgery.hooks.registry import Registry
@@ -57,7 +57,7 @@ def publish_result(
     if not session.loop.wrapped.world.leads or recipe.patient is None:
         return []
     done = _as_planned(values, operation.plan)
-    journal = journal_of(operation.plan, base_of(recipe.patient))
+    journal = journal_of(operation.plan, base_of(recipe.patient, known=known))
     journal = with_trained(journal, done)
     output = recipe.output
     exporters = [known.exporter(name) for name in (output.also if output else ())]
@@ -71,7 +71,7 @@ def publish_result(
     with publish(target, force=force) as folder:
         checks = write_output(folder, operation, journal, contents, values=numbers)
         if draft:
-            checks.append(prove_plain(recipe.patient.moved(str(folder)), draft.rows))
+            checks.append(prove_plain(recipe.patient.moved(str(folder)), draft.operation))
         checks.append(passed("frozen tensors", "every bit as before the training"))
         demand(checks, str(target))
     return checks

@@ -18,6 +18,7 @@ from surgery.flow.recipe import operated, output_of
 from surgery.hooks.registry import Registry, registry
 from surgery.recipe.read import read_recipe
 from surgery.recipe.recipe import Recipe
+from surgery.training.doctors import admit
 from surgery.training.events import failures, remarking, write_begin, write_end
 from surgery.training.records import Records
 from surgery.training.result import publish_result
@@ -94,6 +95,7 @@ def train_recipe(
         if records is not None:
             write_begin(records, recipe, setup, target, world)
         said = remarking(records, remark if world.leads else _unsaid)
+        admit(operation.patient, known, setup.form.guards.get("doctors", "error"), said)
         telling = Telling(said, show, records, setup.form.log.every)
         session = session_of(setup, recipe, operation, world, telling)
         ended = _run(session, resume, telling.remark)

@@ -142,7 +142,8 @@ def _wrapped(setup: Setup, model: nn.Module, anatomy: Anatomy, world: World) -> 
     units = _units(model, anatomy)
     if setup.form.recompute:
         recompute(units)
-    wrapped = wrap(model, setup.objective, setup.form.strategy, world, units)
+    form = setup.form
+    wrapped = wrap(model, setup.objective, form.strategy, world, units, offload=form.offload)
     wrapped.module.train()
     return wrapped
 
@@ -184,6 +185,6 @@ def _judge(setup: Setup, patient: Patient, loop: Loop) -> Judge | None:
 def digest_of(recipe: Recipe) -> str:
     """Give the sha256 of what decides the course of a training."""
     data = recipe.resolved
-    free = {"run", "log", "save", "workers", "strategy", "guards", "micro", "recompute"}
+    free = {"run", "log", "save", "workers", "strategy", "guards", "micro", "recompute", "offload"}
     data["train"] = {k: v for k, v in data.get("train", {}).items() if k not in free}
     return sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()

@@ -122,7 +122,13 @@ class Wrapped:
 
 
 def wrap(
-    model: nn.Module, objective: Objective, name: str, world: World, units: Iterable[nn.Module]
+    model: nn.Module,
+    objective: Objective,
+    name: str,
+    world: World,
+    units: Iterable[nn.Module],
+    *,
+    offload: bool = False,
 ) -> Wrapped:
     """Put a model under a strategy; surgeries, flags and dtypes are done by now.
 
@@ -132,12 +138,13 @@ def wrap(
         name: ``auto``, ``none``, ``ddp`` or ``fsdp2``.
         world: the processes.
         units: the repeated layers, each a unit that FSDP2 gathers at a time.
+        offload: let what FSDP2 shards wait in main memory.
 
     Raises:
         RefusedError: the strategy does not fit the processes, or the model is wrapped already.
     """
     chosen = ("ddp" if world.size > 1 else "none") if name == "auto" else name
-    _check(model, chosen, world)
+    _check(model, chosen, world, offload)
     trainee = Trainee(model, objective)
     if chosen == "ddp":
         from torch.nn.parallel import DistributedDataParallel
@@ -146,15 +153,21 @@ def wrap(
         ids = [world.device.index] if world.device.type == "cuda" else None
         return Wrapped(chosen, DistributedDataParallel(trainee, device_ids=ids), trainee, world)
     if chosen == "fsdp2":
-        from torch.distributed.fsdp import fully_shard
+        from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard
 
+        policy = CPUOffloadPolicy() if offload else OffloadPolicy()
         for unit in units:
-            fully_shard(unit)
-        fully_shard(trainee)
+            fully_shard(unit, offload_policy=policy)
+        fully_shard(trainee, offload_policy=policy)
     return Wrapped(chosen, trainee, trainee, world)
 
 
-def _check(model: nn.Module, chosen: str, world: World) -> None:
+def _check(model: nn.Module, chosen: str, world: World, offload: bool) -> None:
+    if offload and world.device.type == "cpu":
+        raise RefusedError(
+            "train.offload", "an accelerator that main memory is beside", "only a processor",
+            "leave `offload:` out; without an accelerator all is in main memory",
+        )  # fmt: skip
     if isinstance(model, nn.DataParallel):
         raise RefusedError(
             "train", "a model of its own", "one under nn.DataParallel, which copies modules in "
