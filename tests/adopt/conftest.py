@@ -1,17 +1,14 @@
-"""A small model of transformers, saved, and the command line in this process."""
+"""A small model of transformers, saved."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-
-from surgery.cli import main
 
 transformers = pytest.importorskip("transformers")
 
@@ -19,19 +16,6 @@ SIZES = {
     "vocab_size": 96, "hidden_size": 16, "intermediate_size": 40, "num_hidden_layers": 3,
     "num_attention_heads": 4, "num_key_value_heads": 2, "bos_token_id": 1, "eos_token_id": 2,
 }  # fmt: skip
-
-
-@dataclass
-class Ran:
-    """What a command printed and how it ended."""
-
-    status: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
 
 
 @pytest.fixture(scope="session")
@@ -61,14 +45,3 @@ def like(base: Path, tmp_path: Path) -> Callable[..., Path]:
         return tmp_path / "like"
 
     return write
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
-    def call(*arguments: object) -> Ran:
-        capsys.readouterr()
-        status = main([str(argument) for argument in arguments])
-        printed = capsys.readouterr()
-        return Ran(status, printed.out, printed.err)
-
-    return call

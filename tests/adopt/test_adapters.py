@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from surgery_plugins.sources.hf import HfSource
-from tests.adopt.conftest import Ran, transformers
+from tests.adopt.conftest import transformers
 from tests.adopt.kit import saved
 from tests.adopt.test_adopt import Tensors, assert_same, weights
+from tests.command import Ran
 
 peft = pytest.importorskip("peft")
 Run = Callable[..., Ran]

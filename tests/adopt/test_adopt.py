@@ -19,8 +19,9 @@ from torch.optim.swa_utils import AveragedModel
 
 import surgery
 from surgery_plugins.sources.hf import HfSource
-from tests.adopt.conftest import Ran, transformers
+from tests.adopt.conftest import transformers
 from tests.adopt.kit import saved, wrappings
+from tests.command import Ran
 
 Run = Callable[..., Ran]
 Tensors = dict[str, torch.Tensor]

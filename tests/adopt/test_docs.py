@@ -11,10 +11,10 @@ from shutil import copytree
 
 import pytest
 
-from tests.adopt.conftest import Ran
 from tests.adopt.kit import saved
 from tests.adopt.test_adapters import OPTIONS, tuned
 from tests.adopt.test_adopt import Tensors, lightning
+from tests.command import Ran
 
 PAGE = Path(__file__).parents[2] / "docs" / "adopt.md"
 

@@ -11,9 +11,10 @@ import pytest
 import torch
 
 import surgery
-from tests.adopt.conftest import SIZES, Ran, transformers
+from tests.adopt.conftest import SIZES, transformers
 from tests.adopt.kit import saved
 from tests.adopt.test_adopt import Tensors, assert_same
+from tests.command import Ran
 
 Run = Callable[..., Ran]
 

@@ -1,10 +1,8 @@
-"""Small models in folders, without weights, and the command line in this process."""
+"""Small models in folders, without weights."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,6 @@ import pytest
 import torch
 import yaml
 
-from surgery.cli import main
 from tests.resampler.kit import HOSTS
 from tests.rope import kit as models
 
@@ -20,32 +17,6 @@ MODELS = {
     "sam2": models.sam2, "sam3": models.sam3, "video": models.sam3_video, "llama": models.llama,
     "vit": models.vit, **HOSTS,
 }  # fmt: skip
-
-
-@dataclass
-class Ran:
-    status: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-    @property
-    def checks(self) -> dict[str, str]:
-        return {check["name"]: check["status"] for check in self.json["checks"]}
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
-    def call(*arguments: object) -> Ran:
-        capsys.readouterr()
-        status = main([str(argument) for argument in arguments])
-        printed = capsys.readouterr()
-        return Ran(status, printed.out, printed.err)
-
-    return call
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.check.conftest import Ran
+from tests.command import Ran
 
 Run = Callable[..., Ran]
 Recipe = Callable[..., Path]

@@ -10,7 +10,7 @@ import pytest
 
 import surgery
 from surgery.errors import Problems
-from tests.check.conftest import Ran
+from tests.command import Ran
 from tests.families.kit import setting
 from tests.rope import kit as models
 

@@ -1,10 +1,7 @@
-"""Small models of transformers in folders, and the command line in this process."""
+"""Small models of transformers in folders."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,26 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from surgery.cli import main
-
 transformers = pytest.importorskip("transformers")
 torch.set_num_threads(1)
 SMALL: dict[str, Any] = {"vocab_size": 48, "bos_token_id": 1, "eos_token_id": 2}
 SHAPE = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2}
 HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2}
-
-
-@dataclass
-class Ran:
-    """What a command printed and how it ended."""
-
-    status: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
 
 
 def llama(**more: Any) -> nn.Module:
@@ -78,14 +60,3 @@ def base(kept_base: Path, tmp_path: Path) -> Path:
     from shutil import copytree
 
     return Path(copytree(kept_base, tmp_path / "base"))
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
-    def call(*arguments: object) -> Ran:
-        capsys.readouterr()
-        status = main([str(argument) for argument in arguments])
-        printed = capsys.readouterr()
-        return Ran(status, printed.out, printed.err)
-
-    return call

@@ -27,7 +27,8 @@ from surgery.operate.operation import operate
 from surgery.recipe.steps import steps_from
 from surgery.report.console import rendered
 from surgery.report.diff import diff_tree
-from tests.diff.conftest import Ran, llama, mixtral, stir
+from tests.command import Ran
+from tests.diff.conftest import llama, mixtral, stir
 
 Run = Callable[..., Ran]
 LORA = {"use": "lora", "at": {"role": "attention.q"}, "with": {"rank": 2}}

@@ -16,7 +16,8 @@ from surgery.anatomy.selector import Selector
 from surgery.checkpoint.spectrum import Matrix, holding, leading
 from surgery.errors import PluginError, RefusedError
 from surgery.flow.extract import Extracted, Wanted, extract
-from tests.diff.conftest import Ran, gpt2, llama, mixtral, stir
+from tests.command import Ran
+from tests.diff.conftest import gpt2, llama, mixtral, stir
 
 IDS = torch.tensor([[1, 5, 7, 3, 9]])
 

@@ -1,10 +1,7 @@
-"""A small model of transformers in a folder, and the command line in this process."""
+"""A small model of transformers in a folder."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +9,7 @@ import pytest
 import torch
 import yaml
 
-from surgery.cli import main
-
 transformers = pytest.importorskip("transformers")
-
-
-@dataclass
-class Ran:
-    """What a command printed and how it ended."""
-
-    status: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
 
 
 @pytest.fixture(scope="session")
@@ -71,14 +53,3 @@ def write_recipe(path: Path, **changes: Any) -> Path:
     }
     path.write_text(yaml.safe_dump({**data, **changes}))
     return path
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
-    def call(*arguments: object) -> Ran:
-        capsys.readouterr()
-        status = main([str(argument) for argument in arguments])
-        printed = capsys.readouterr()
-        return Ran(status, printed.out, printed.err)
-
-    return call

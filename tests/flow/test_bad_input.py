@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from surgery.checkpoint.publish import publish
-from tests.flow.conftest import Ran, write_recipe
+from tests.command import Ran
+from tests.flow.conftest import write_recipe
 from tests.flow.test_recipe import tree
 
 Run = Callable[..., Ran]

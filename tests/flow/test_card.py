@@ -21,7 +21,7 @@ from surgery.flow.verify import verify
 from surgery.hooks.registry import registry
 from surgery.operate.journal import journal_of
 from surgery.recipe.read import read_recipe
-from tests.flow.conftest import Ran
+from tests.command import Ran
 
 Run = Callable[..., Ran]
 PLAIN = Card({"library_name": "model-surgery", "tags": ["model-surgery", "lora"]}, "## Text")

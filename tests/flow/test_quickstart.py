@@ -12,7 +12,7 @@ import torch
 import surgery
 from surgery_plugins.sources.demo import PACKAGE
 from surgery_plugins.sources.demo import folder as packaged
-from tests.flow.conftest import Ran
+from tests.command import Ran
 
 pytestmark = [
     pytest.mark.demo,

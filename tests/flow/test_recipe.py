@@ -13,7 +13,8 @@ import torch
 import surgery
 from surgery.checkpoint.tensors import TensorReader
 from surgery.errors import IntegrityError, PluginError, SurgeryError
-from tests.flow.conftest import Ran, write_recipe
+from tests.command import Ran
+from tests.flow.conftest import write_recipe
 
 Run = Callable[..., Ran]
 IDS = torch.tensor([[1, 5, 9, 3]])
@@ -171,7 +172,7 @@ def test_a_missing_plugin_is_named_with_the_line_that_installs_it(recipe: Path, 
         journal["steps"][0].update(use="acme/freeze", plugin="acme-plugin", version="3.1")
 
     forge(recipe.parent / "out", change)
-    with pytest.raises(PluginError, match=r"pip install 'acme-plugin==3\.1'"):
+    with pytest.raises(PluginError, match=r"pip install 'acme-plugin>=3\.1'"):
         surgery.load(recipe.parent / "out")
 
 

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 import surgery
-from tests.flow.conftest import Ran, write_recipe
+from tests.command import Ran
+from tests.flow.conftest import write_recipe
 
 Run = Callable[..., Ran]
 STEPS = [

@@ -16,10 +16,11 @@ from surgery.flow.recipe import apply_recipe
 from surgery.flow.write import Engine
 from surgery.hooks.registry import registry
 from surgery.recipe.read import read_recipe
-from tests.flow.conftest import Ran, base, recipe, run, saved_base, write_recipe
+from tests.command import Ran
+from tests.flow.conftest import base, recipe, saved_base, write_recipe
 
 Run = Callable[..., Ran]
-__all__ = ["base", "recipe", "run", "saved_base"]
+__all__ = ["base", "recipe", "saved_base"]
 
 IDS = torch.tensor([[1, 5, 9, 3]])
 

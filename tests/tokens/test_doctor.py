@@ -11,16 +11,19 @@ from typing import Any
 import pytest
 import torch
 from tokenizers import AddedToken, Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from transformers import PreTrainedTokenizerFast
 
 import surgery
 from surgery import Patient, SurgeryError
 from surgery.checks.check import Check
 from surgery_plugins.sources.demo import PACKAGE
+from surgery_plugins.tokenizers.contexts import context_findings
 from surgery_plugins.tokenizers.examine import examine
 from surgery_plugins.tokenizers.samples import sample_findings
 from surgery_plugins.tokenizers.template import literals
-from tests.flow.conftest import Ran
-from tests.flow.conftest import run as run
+from tests.command import Ran
 from tests.tokens import kit
 
 SEG = AddedToken("[SEG]", special=True, normalized=False)
@@ -115,6 +118,24 @@ def test_ids_that_disagree_are_found() -> None:
     found = sick(patient)["ids agree"]
     assert found.status == "failed"
     assert "generation_config.eos_token_id is [7, 8], the tokenizer's eos_token 0" in found.detail
+
+
+def test_the_end_of_a_model_that_writes_no_text_is_only_noted() -> None:
+    made = kit.tokenizer("word-piece")
+    model = kit.bert(made)
+    model.config.eos_token_id = 7
+    made.eos_token = "[SEP]"
+    patient = Patient(model, model.config, made)
+    assert sick(patient)["ids agree"].status == "warned"
+    model.config.pad_token_id = 7
+    assert sick(patient)["ids agree"].status == "failed"
+
+
+def test_words_that_are_unknown_do_not_count_for_the_token_that_stands_for_them() -> None:
+    words = Tokenizer(WordLevel({"a": 0, "<eos>": 1}, unk_token="<eos>"))
+    words.pre_tokenizer = Whitespace()
+    made = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<eos>")
+    assert list(context_findings(made, ["<eos>"])) == []
 
 
 def test_two_tokenizers_that_disagree_are_found() -> None:

@@ -15,8 +15,7 @@ from surgery.flow.recipe import apply_recipe
 from surgery.flow.run import Run
 from surgery.hooks.registry import registry
 from surgery.recipe.read import read_recipe
-from tests.flow.conftest import Ran
-from tests.flow.conftest import run as run
+from tests.command import Ran
 from tests.tokens import kit
 
 DOCS = (Path(__file__).parents[2] / "docs" / "tokens.md").read_text("utf-8")
