@@ -52,6 +52,7 @@ def llava(slots: int = PLACES) -> Patient:
             "model_type": "llama", "vocab_size": len(words), "hidden_size": 12,
             "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
             "num_key_value_heads": 2, "initializer_range": 0.5,
+            "bos_token_id": words.bos_token_id, "eos_token_id": words.eos_token_id,
         },
         image_token_index=words.convert_tokens_to_ids("<image>"), image_seq_length=slots,
     )  # fmt: skip

@@ -200,7 +200,7 @@ def test_a_pipe_is_no_file_and_is_not_read(folder):
 
 
 def test_progress_adds_up_to_the_bytes_of_the_files(folder):
-    (folder / "deep" / "part").write_bytes(bytes(3_000_000))
+    (folder / "deep" / "part").write_bytes(bytes(9_000_000))
     write_manifest(folder)
     seen: list[int] = []
     check_manifest(folder, progress=seen.append)

@@ -90,6 +90,8 @@ class Reader:
 
     def _command(self, line: str) -> int:
         program, *arguments = shlex.split(line)
+        if program == "pytest":
+            return int(pytest.main(["-s", "-p", "surgery_pytest", "--rootdir=.", *arguments]))
         assert program == "surgery", line
         training = arguments[0] == "train" or arguments[:2] == ["check", "--train"]
         try:

@@ -149,7 +149,40 @@ class Crash(_Plain):
         raise KeyError("a mistake of its own")
 
 
-KINDS = (InPlace, Liar, OtherOnMeta, OtherEachTime, Unseeded, Double, Elsewhere, Replace, Crash)
+class Mute(_Plain):
+    """Refuse without a word."""
+
+    name: ClassVar[str] = "mute"
+
+    def refuse(self, site: Site) -> str | None:
+        return ""
+
+    def operate(self, sites: Sequence[Site], patient: Patient) -> Iterable[Edit]:
+        return [SetTrainable(f"{site.path}.weight", False) for site in sites]
+
+
+class Rude(Mute):
+    """Refuse by an error of its own."""
+
+    name: ClassVar[str] = "rude"
+
+    def refuse(self, site: Site) -> str | None:
+        return None if site.parameter else str(1 / 0)
+
+
+KINDS = (
+    Mute,
+    Rude,
+    InPlace,
+    Liar,
+    OtherOnMeta,
+    OtherEachTime,
+    Unseeded,
+    Double,
+    Elsewhere,
+    Replace,
+    Crash,
+)
 
 
 class _Hooks:
@@ -178,6 +211,8 @@ def breakers(known: Registry) -> Registry:
         ("dtype and device kept", "split", [(Double(), Q)]),
         ("nothing touched outside its sites", "split", [(Elsewhere(), Q)]),
         ("nothing touched outside its sites", "split", [(InPlace(), Q)]),
+        ("refuses cleanly", "split", [(Mute(), Q)]),
+        ("refuses cleanly", "split", [(Rude(), Q)]),
         ("undo gives exact bits", "split", [(Crash(), Q)]),
         ("refusal leaves no trace", "split", [(Crash(), Q)]),
     ],
@@ -198,7 +233,7 @@ def test_every_law_is_broken_here() -> None:
 def test_a_refusal_breaks_no_law_and_is_told(law: str, sources: Sources, known: Registry) -> None:
     steps = [{"use": "lora", "at": {"path": "norm"}, "with": {"rank": 2}}]
     found = held(law, case_of(sources["split", "float32"], steps, known))
-    wanted = "passed" if law == "refusal leaves no trace" else "skipped"
+    wanted = "passed" if law.startswith("refus") else "skipped"
     assert found.status == wanted
     if wanted == "skipped":
         assert "refused" in found.detail or "one step" in found.detail

@@ -39,8 +39,7 @@ def asked() -> list[Any]:
     for name in sorted(MODELS.keys() - {"llava"}):  # whose inputs cannot be guessed
         for what in STEPS:
             needs = {"rows": name not in ("vit", "dinov2"), "untie": name in TIED}
-            # T5 has two stacks of layers; a backbone names the layers that it gives
-            needs["drop a layer"] = name not in ("t5 (two towers, tied)", "dinov2")
+            needs["drop a layer"] = name != "t5 (two towers, tied)"  # it has two stacks of layers
             fits = needs.get(what, True)
             quick = (name, what) == ("llama tied", "two at once")
             if fits:

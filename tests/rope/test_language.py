@@ -117,6 +117,8 @@ def test_each_kind_of_layers_has_its_own_table() -> None:
     [
         ({"scaling": {"type": "linear"}}, "a factor or a context"),
         ({"scaling": {"type": "linear", "factor": 2.0}, "context": 256}, "at least 4"),
+        ({"scaling": {"type": "linear"}, "context": 32}, "at least the 64 tokens"),
+        ({"scaling": {"type": "yarn", "factor": 2.0}, "context": 32}, "scaling is for longer"),
         ({"scaling": {"type": "dynamic", "factor": 2.0}, "context": 256}, "no context"),
         ({"scaling": {"type": "dynamic"}}, "no factor"),
         ({"scaling": {"type": "llama3", "factor": 2.0}}, "published with 1.0 and 4.0"),

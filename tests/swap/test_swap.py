@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import torch
 from torch import nn
 
 import surgery
+from surgery.cli import main
 from surgery.errors import SurgeryError
 from tests.layers import models
 from tests.layers.models import answers, generated
@@ -175,6 +178,9 @@ REFUSED: dict[str, tuple[Callable[[], Any], Any, str]] = {
     "no norm": (models.llama, swap({"path": "lm_head"}, norm="rms_norm"), "no norm"),
     "unknown": (models.llama, swap(activation="gelo"), "did you mean 'gelu'"),
     "not supported": (models.llama, swap(attention="sdpb"), "a way that the class supports"),
+    "some layers": (
+        models.llama, swap({"layers": 0}, attention="eager"), "layers.1.self_attn reads the same"
+    ),
     "as it is": (models.llama, swap(attention="sdpa"), "another way than the present"),
     "adapted": (models.gpt2, [LORA, {**swap(matrix="linear"), "overlap": True}], "extended|Conv1D"),
 }  # fmt: skip
@@ -209,3 +215,49 @@ def test_a_norm_that_computes_something_else_is_refused() -> None:
     model = nn.Sequential(nn.Linear(8, 8), OddNorm())
     with pytest.raises(SurgeryError, match="which gives neither"):
         surgery.apply(model, swap({"path": "1"}, norm="rms_norm"))
+
+
+def recipe_of(folder: Path, step: dict[str, Any], save: str) -> Path:
+    models.made(models.llama).save_pretrained(folder / "base")
+    recipe = {
+        "recipe": 1, "patient": {"source": "hf", "path": "./base"}, "surgeries": [step],
+        "output": {"path": "./out", "save": save},
+    }  # fmt: skip
+    (folder / "recipe.yaml").write_text(json.dumps(recipe))
+    return folder / "recipe.yaml"
+
+
+SILENT = {
+    "some layers": (swap({"layers": 0}, activation="gelu"), "is GELUActivation.*builds SiLU"),
+    "another norm": (
+        swap({"path": "model.norm"}, norm="layer_norm"),
+        r"model\.norm\.bias.*builds none",
+    ),
+}
+
+
+@pytest.mark.parametrize("command", ["plan", "apply"])
+@pytest.mark.parametrize("name", SILENT)
+def test_a_whole_model_that_plain_loaders_would_read_as_another_is_refused(
+    name: str, command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    step, told = SILENT[name]
+    recipe = recipe_of(tmp_path, step, "full")
+    assert main([command, str(recipe)]) == 1
+    error = " ".join(capsys.readouterr().err.split())
+    assert re.search(told, error), error
+    assert "write `output.save: changed`" in error
+    assert not (tmp_path / "out").exists()
+    assert main([command, str(recipe), "--set", "output.save=changed"]) == 0
+
+
+@pytest.mark.parametrize(
+    "step", [swap(activation="gelu"), swap(norm="rms_norm"), swap(attention="eager")], ids=str
+)
+def test_a_whole_model_that_its_configuration_describes_answers_alike_when_read_plainly(
+    step: dict[str, Any], tmp_path: Path
+) -> None:
+    recipe = recipe_of(tmp_path, step, "full")
+    assert main(["apply", str(recipe), "--quiet"]) == 0
+    plain = type(models.llama()).from_pretrained(tmp_path / "out")
+    assert close(answers(plain), answers(surgery.load(tmp_path / "out").model))

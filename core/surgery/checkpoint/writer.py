@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from io import RawIOBase
+from hashlib import sha256
+from io import FileIO
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
@@ -19,6 +21,7 @@ from surgery.errors import IntegrityError
 if TYPE_CHECKING:
     from torch import Tensor
 
+_CHUNK = 1 << 20
 
 Producer: TypeAlias = "Callable[[], Tensor | Iterator[Tensor]]"
 """Gives a tensor, or consecutive pieces of it, in the order of its elements."""
@@ -47,7 +50,7 @@ def write_tensors(
     tensors: Iterable[tuple[str, str, tuple[int, ...], Producer | TensorEntry]],
     metadata: Mapping[str, str] | None = None,
     progress: Callable[[int], object] = lambda count: None,
-) -> None:
+) -> str:
     """Write a new safetensors file, whatever the order in which the tensors are given.
 
     The wider dtypes come first, then names in order, so that every tensor is aligned and the
@@ -59,6 +62,9 @@ def write_tensors(
         metadata: free text by name; ``format`` is always ``pt``.
         progress: called with the bytes of each tensor when it is written.
 
+    Returns:
+        The sha256 of the file in hexadecimal, taken of what is written and not read back.
+
     Raises:
         IntegrityError: a name is unfit or stands twice, a producer gave another shape or dtype
             than it said, or a file that is copied from has changed.
@@ -66,24 +72,45 @@ def write_tensors(
     """
     ordered = sorted((NewEntry(*entry) for entry in tensors), key=_order)
     _check(path, ordered)
-    with open(path, "xb", buffering=0) as file:
-        _put(file, memoryview(_header(ordered, {**(metadata or {}), "format": "pt"})))
+    with open(path, "xb", buffering=0) as raw:
+        file = _Hashed(raw)
+        file.put(memoryview(_header(ordered, {**(metadata or {}), "format": "pt"})))
         for entry in ordered:
             if isinstance(entry.produce, TensorEntry):
                 _copy(path, file, entry, entry.produce)
             else:
                 for piece in _pieces(path, entry, entry.produce):
-                    _put(file, memory_of(piece))
+                    file.put(memory_of(piece))
             progress(_bytes(entry))
+        return file.digest.hexdigest()
 
 
-def _put(file: RawIOBase, data: memoryview) -> None:
-    """Write all of some bytes."""
-    while data:
-        data = data[file.write(data) or 0 :]
+class _Hashed:
+    """Hash a file while it is written.
+
+    Attributes:
+        digest: the sha256 of what was written so far.
+    """
+
+    def __init__(self, file: FileIO) -> None:
+        self._file, self.digest = file, sha256()
+
+    def put(self, data: memoryview) -> None:
+        """Write all of some bytes."""
+        self.digest.update(data)
+        while data:
+            data = data[self._file.write(data) or 0 :]
+
+    def take(self, source: FileIO, begin: int, end: int) -> int:
+        """Copy a stretch of another file in the kernel, and give where it ended."""
+        end = copy_range(source.fileno(), self._file.fileno(), begin, end)
+        while begin < end and (data := os.pread(source.fileno(), min(_CHUNK, end - begin), begin)):
+            self.digest.update(data)
+            begin += len(data)
+        return begin
 
 
-def _copy(path: Path, file: RawIOBase, entry: NewEntry, stored: TensorEntry) -> None:
+def _copy(path: Path, file: _Hashed, entry: NewEntry, stored: TensorEntry) -> None:
     """Copy the bytes of a stored tensor."""
     where = f"{path}: tensor {entry.name!r}"
     if (entry.dtype, tuple(entry.shape)) != (stored.dtype, stored.shape):
@@ -93,16 +120,16 @@ def _copy(path: Path, file: RawIOBase, entry: NewEntry, stored: TensorEntry) -> 
         _pass_on(stored.file, file, stored.begin, stored.end)
         return
     with open(stored.file, "rb", buffering=0) as old:
-        end = copy_range(old.fileno(), file.fileno(), stored.begin, stored.end)
+        end = file.take(old, stored.begin, stored.end)
     if end != stored.end:
         found = f"a file that now ends after {end}"
         raise IntegrityError(str(stored.file), f"{stored.end} bytes", found)
 
 
-def _pass_on(source: RemoteFile, target: RawIOBase, begin: int, end: int) -> None:
+def _pass_on(source: RemoteFile, target: _Hashed, begin: int, end: int) -> None:
     """Copy a stretch of a file behind a URL, a part at a time."""
     for at in range(begin, end, STRETCH):
-        _put(target, memoryview(source.read(at, min(at + STRETCH, end))))
+        target.put(memoryview(source.read(at, min(at + STRETCH, end))))
 
 
 def _bytes(entry: NewEntry) -> int:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from surgery.anatomy.stand_in import untouched
 from surgery.checks.check import Check, failed, passed, skipped
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def same_table(planned: Sequence[Any], found: Sequence[Any]) -> Check:
 
 def run(model: nn.Module, inputs: Mapping[str, Any]) -> list[Tensor]:
     """Run one forward without gradients in eval mode and give the floating tensors it returns."""
-    with in_eval(model), torch.no_grad():
+    with untouched(model), in_eval(model), torch.no_grad():
         return [t.detach().clone() for t in tensors_in(model(**inputs))]
 
 

@@ -57,6 +57,7 @@ COMMANDS = {
         "Take over what another tool made of a model, as a checkpoint.",
     ),
     "plugins": ("surgery.cli.plugins:plugins", "List plugins, what they offer, what is broken."),
+    "new": ("surgery.cli.new:new", "Start a plugin of your own."),
     "recipes": ("surgery.cli.recipes:recipes", "List the shipped recipes, or copy one."),
     "migrate": (
         "surgery.cli.migrate:migrate",

@@ -17,16 +17,20 @@ def plan(session: Session, recipe: str, sets: tuple[str, ...], **options: Any) -
     """Show the exact change that a recipe makes; no weight is read.
 
     RECIPE is a file, or the name of a shipped recipe (see `surgery recipes`). The exit status is 1
-    where the result would break a contract of its family of models, so that no apply would pass.
+    where no apply would pass: the result breaks a contract of its family of models, or is to be
+    written whole (`save: full`) and its configuration cannot say what it is.
     """
     given = read(session, recipe, sets, options)
     from surgery.checks.check import FAILED
+    from surgery.flow.plain import prove_plain_ahead
     from surgery.flow.prove import contracts
-    from surgery.flow.recipe import plan_recipe
+    from surgery.flow.recipe import plan_recipe, source_of_recipe
     from surgery.report.planned import planned_json, planned_text
 
     operation = plan_recipe(given, session.registry)
     checks = list(contracts(operation.patient, session.registry.families()))
+    if given.output is not None and given.output.save == "full":
+        checks.append(prove_plain_ahead(source_of_recipe(given), operation))
     bad = [one for one in checks if one.status == FAILED]
     text = "" if session.json else planned_text(operation.plan, checks)
     session.result(planned_json(operation.plan, checks), text, ok=not bad)

@@ -62,11 +62,7 @@ class Draft:
     @cached_property
     def rows(self) -> Mapping[str, Row]:
         """The tensors of the result, by each of their names; those of extensions left out."""
-        added = added_by_extensions(self.operation)
-        kept = (
-            row for row in self.operation.plan.after if row.persistent and row.name not in added
-        )
-        return {name: row for row in kept for name in (row.name, *row.aliases)}
+        return plain_rows(self.operation)
 
 
 @dataclass(frozen=True)
@@ -100,6 +96,13 @@ def draft_of(source: Source, place: Callable[[Patient], Placed]) -> Draft:
     naming = source.naming(patient.model, [n for h in headers.values() for n in h.entries])
     placed = place(patient)
     return Draft(source, placed.operation, files, headers, naming, placed.stored, placed.trained)
+
+
+def plain_rows(operation: Operation) -> dict[str, Row]:
+    """Give the tensors of a result, by each of their names; those of extensions left out."""
+    added = added_by_extensions(operation)
+    kept = (row for row in operation.plan.after if row.persistent and row.name not in added)
+    return {name: row for row in kept for name in (row.name, *row.aliases)}
 
 
 def added_by_extensions(operation: Operation) -> frozenset[str]:

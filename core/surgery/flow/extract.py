@@ -226,7 +226,7 @@ def _write(
     step = Step(expressed.surgery, Selector(path=paths), where="extract", plugin=owner)
     operation = operate(patient, [step], families=known.families(), sites=[sites])
     _fill(operation, expressed.values)
-    journal = journal_of(operation.plan, base_of(source))
+    journal = journal_of(operation.plan, base_of(source, known=known))
     demand(write_output(folder, operation, journal, Contents(source)), str(folder))
 
 

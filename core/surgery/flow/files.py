@@ -11,7 +11,7 @@ from surgery.checkpoint.remote import look_up
 from surgery.checkpoint.strict import read_text
 from surgery.checkpoint.urls import checked_url, local_path
 from surgery.errors import IntegrityError
-from surgery.hooks.registry import Registry
+from surgery.hooks.registry import Registry, registry
 from surgery.operate.journal import Journal, read_journal
 from surgery.operate.source import Source
 
@@ -74,15 +74,22 @@ def changed_in(folder: Path, journal: Journal) -> Path:
     return folder / OURS / CHANGED if journal.whole else folder / CHANGED
 
 
-def base_of(source: Source, progress: Progress | None = None) -> dict[str, Any]:
+def base_of(
+    source: Source, progress: Progress | None = None, known: Registry | None = None
+) -> dict[str, Any]:
     """Describe a base, so that it can be built again and recognised.
+
+    A file that was not written to since it was last hashed is not hashed again.
 
     Args:
         source: where it is.
         progress: called with each number of bytes that was hashed, from several threads.
+        known: what the plugins offer; what is installed if not given.
     """
+    name, version = (known or registry()).owner("source", type(source))
     return {
         "source": source.name,
+        "plugin": {"name": name, "version": version},
         "options": source.model_dump(mode="json"),
-        "digest": {"files": digest_files(source.weights(), progress=progress)},
+        "digest": {"files": digest_files(source.weights(), reread=False, progress=progress)},
     }

@@ -61,7 +61,7 @@ def take_over(
     except BaseException:
         operation.undo()
         raise
-    return Applied(operation, checks, base_of(source) if source else None, source)
+    return Applied(operation, checks, base_of(source, known=known) if source else None, source)
 
 
 def import_onto(

@@ -83,7 +83,9 @@ class Layout:
         """Give the tensors of one file of the base as they will be."""
         for key, entry in self.draft.headers[file].entries.items():
             if key in self.draft.naming.parts:
-                if key not in self.remade[0] or key in self.moved.parts:
+                if key in self.remade[1]:
+                    yield held(key, self.remade[1][key])
+                elif key not in self.remade[0] or key in self.moved.parts:
                     found = self.moved.parts.get(key, entry)
                     yield Piece(key, found.dtype, found.shape, found)
             elif key not in self.owner or self.owner[key] not in self._before:
@@ -102,11 +104,13 @@ class Layout:
     def _new(self, files: Mapping[str, list[Piece]]) -> Iterator[tuple[str, Piece]]:
         """Give the tensors that no file holds under their name yet, and their place."""
         place = next(iter(files)) if len(files) == 1 else ADDED
-        yield from ((place, held(key, tensor)) for key, tensor in self.remade[1].items())
+        known = {key for header in self.draft.headers.values() for key in header.entries}
+        made = ((key, tensor) for key, tensor in self.remade[1].items() if key not in known)
+        yield from ((place, held(key, tensor)) for key, tensor in made)
         if not files:
             return
         for key, entry in self.moved.parts.items():
-            if not any(key in header.entries for header in self.draft.headers.values()):
+            if key not in known:
                 yield place, Piece(key, entry.dtype, entry.shape, entry)
         fresh = [row for row in dict.fromkeys(self.rows.values()) if self._is_new(row)]
         stored_as = self._stored_as(fresh)

@@ -19,6 +19,7 @@ from surgery.checks.ledger import ledger
 from surgery.errors import IntegrityError, PluginError
 from surgery.flow.files import JOURNAL, changed_in, journal_in, source_from
 from surgery.flow.memory import Applied
+from surgery.flow.needed import cure, demand_plugin, demand_plugins
 from surgery.flow.prove import prove
 from surgery.flow.whole import entries_here, fill_from_here, structure_here
 from surgery.hooks.registry import Registry, registry
@@ -56,7 +57,7 @@ def load(
 
     Raises:
         IntegrityError: files, base or tensors are not what the journal says.
-        PluginError: a plugin that took part is missing.
+        PluginError: a plugin that took part is missing, or older than it was.
     """
     folder, known = fetched(folder), plugins or registry()
     check_manifest(folder, fast=fast)
@@ -75,7 +76,7 @@ def replay(journal: Journal, patient: Patient, known: Registry, folder: Path) ->
     """Operate on a base, on meta or with weights, as a journal says.
 
     Raises:
-        PluginError: a plugin that took part is missing.
+        PluginError: a plugin that took part is missing, or older than it was.
         SurgeryError: the base is not one on which this can be done.
     """
 
@@ -83,14 +84,12 @@ def replay(journal: Journal, patient: Patient, known: Registry, folder: Path) ->
         try:
             return known.surgery(entry.use)
         except PluginError as error:
-            wanted = f"{entry.plugin}=={entry.version}"
-            raise PluginError(
-                f"{folder / JOURNAL}: {entry.use}",
-                f"the plugin {entry.plugin} {entry.version}",
-                error.found,
-                f"run: pip install '{wanted}'",
-            ) from None
+            wanted = f"the plugin {entry.plugin} {entry.version}"
+            hint = cure(entry.plugin, entry.version)
+            where = f"{folder / JOURNAL}: {entry.use}"
+            raise PluginError(where, wanted, error.found, hint) from None
 
+    demand_plugins(journal, known, str(folder / JOURNAL))
     steps, sites = steps_of(journal, find, str(folder / JOURNAL), known)
     return operate(patient, steps, seed=journal.seed, sites=sites)
 
@@ -171,6 +170,7 @@ def check_base(
     folder: Path,
     fast: bool = False,
     progress: Progress | None = None,
+    reread: bool = True,
 ) -> None:
     """Compare a base with what a journal says of it.
 
@@ -180,12 +180,14 @@ def check_base(
         folder: the checkpoint, for errors.
         fast: compare sizes alone.
         progress: called with each number of bytes that was hashed, from several threads.
+        reread: False to take what is remembered of a file that was not written to since.
 
     Raises:
         IntegrityError: a file of the base is another.
     """
     wanted = journal.base.get("digest", {}).get("files", {})
-    wrong = changed_files(source.weights(), wanted, fast=fast, progress=progress)
+    files = source.weights()
+    wrong = changed_files(files, wanted, fast=fast, reread=reread, progress=progress)
     if wrong:
         raise IntegrityError(
             f"{folder / JOURNAL}: base",
@@ -208,7 +210,7 @@ def source_of(
 
     Raises:
         IntegrityError: the base was a model given from Python, or its options are none.
-        PluginError: nobody offers the source.
+        PluginError: the plugin of the source is missing, or older than it was.
     """
     if "source" not in base:
         raise IntegrityError(
@@ -217,6 +219,10 @@ def source_of(
             "a model given from Python",
             "give the model: surgery.load(folder, model)",
         )
+    owner = dict(base.get("plugin", {}))
+    demand_plugin(
+        owner.get("name", ""), owner.get("version", ""), known, f"{folder / JOURNAL}: base"
+    )
     options = dict(base["options"])
     if moved is not None:
         options["path"] = str(moved)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from surgery.anatomy.selector import EVERYWHERE, Selector
@@ -68,5 +69,6 @@ def merge_output(
         trained = {name: entries[name] for name in journal.trained}
         return Placed(operation, lambda slot: stored.get(id(slot)), trained)
 
-    with ahead(lambda progress: check_base(journal, source, folder, progress=progress)) as checked:
+    check = partial(check_base, journal, source, folder, False, reread=False)
+    with ahead(check) as checked:
         return remake(source, place, target, known, journal=journal, whole=whole, run=run)

@@ -14,9 +14,7 @@ from surgery.operate.family import Family, Violation
 from surgery.operate.operation import Operation
 from surgery.operate.patient import Patient
 from surgery.operate.plan import Plan
-from surgery.operate.source import Source
 from surgery.operate.step import Step
-from surgery.operate.table import Row, named_tensors, table_of
 
 LIMIT = 2_000_000_000
 """Parameters above which a forward is not run unless it is asked for."""
@@ -175,25 +173,3 @@ def contract_checks(
             yield failed(name, " | ".join(map(str, broken))) if broken else passed(name)
     if not any_family:
         yield skipped("contracts", "no installed family knows this model")
-
-
-def prove_plain(source: Source, rows: Mapping[str, Row]) -> Check:
-    """Check that a whole model needs no journal: its own configuration builds these tensors.
-
-    Args:
-        source: reads the folder that was written.
-        rows: the tensors of the result, by each of their names.
-    """
-    name = "loads as a plain model"
-    built = (row for row in table_of(named_tensors(source.build().model)) if row.persistent)
-    have = {n: (row.shape, row.dtype) for row in built for n in (row.name, *row.aliases)}
-    want = {n: (row.shape, row.dtype) for n, row in rows.items()}
-    wrong = sorted(n for n in want.keys() | have.keys() if want.get(n) != have.get(n))
-    if not wrong:
-        return passed(name, f"{len(want)} tensors")
-    first = wrong[0]
-    return failed(
-        name,
-        f"{len(wrong)} tensors differ; {first}: written {want.get(first, 'not at all')}, its "
-        f"configuration builds {have.get(first, 'none')}; write `output.save: changed`",
-    )

@@ -16,7 +16,8 @@ from surgery.flow.ahead import ahead
 from surgery.flow.draft import Draft, Placed, draft_of
 from surgery.flow.files import base_of
 from surgery.flow.mode import Mode, choose_mode
-from surgery.flow.prove import Witness, contracts, prove, prove_plain
+from surgery.flow.plain import prove_plain, prove_plain_ahead
+from surgery.flow.prove import Witness, contracts, prove
 from surgery.flow.run import Report, Run
 from surgery.flow.write import Contents, Values, from_files, in_memory, write_output
 from surgery.hooks.registry import Registry
@@ -77,7 +78,7 @@ def apply_recipe(
     """
     run = run or Run()
     run.report("plan")
-    with ahead(partial(base_of, source_of_recipe(recipe))) as base:
+    with ahead(partial(base_of, source_of_recipe(recipe), known=known)) as base:
         return _applied(recipe, known, run, always_forward, base)
 
 
@@ -93,6 +94,8 @@ def _applied(
     draft = planned_draft(recipe, known)
     demand(contracts(draft.operation.patient, known.families()), recipe.name)
     whole = recipe.output is not None and recipe.output.save == "full"
+    if whole:
+        demand([prove_plain_ahead(source, draft.operation)], recipe.name)
     mode = choose_mode(draft, whole, run.way, run.engine.memory)
     run.report(str(mode))
     exporters = [known.exporter(name) for name in (recipe.output.also if recipe.output else ())]
@@ -114,7 +117,7 @@ def _applied(
             engine=run.engine,
         )
         if whole:
-            checks.append(prove_plain(source.moved(str(folder)), draft.rows))
+            checks.append(prove_plain(source.moved(str(folder)), draft.operation))
         demand(checks, str(target))
     return Outcome(target, draft.operation.plan, tuple(checks), journal, mode)
 

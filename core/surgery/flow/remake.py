@@ -14,7 +14,8 @@ from surgery.checkpoint.urls import Folder
 from surgery.checks.check import Check, demand
 from surgery.flow.draft import Draft, Placed, draft_of
 from surgery.flow.mode import choose_mode
-from surgery.flow.prove import prove, prove_plain
+from surgery.flow.plain import prove_plain
+from surgery.flow.prove import prove
 from surgery.flow.recipe import Outcome, bytes_to_write, prove_from_files
 from surgery.flow.run import Report, Run
 from surgery.flow.write import Contents, Values, from_files, in_memory, write_output
@@ -69,7 +70,7 @@ def remake(
         contents = Contents(source, None, draft if whole else None, over=target)
         checks += write_output(folder, operation, made, contents, values=values, engine=run.engine)
         if whole:
-            checks.append(prove_plain(source.moved(str(folder)), draft.rows))
+            checks.append(prove_plain(source.moved(str(folder)), draft.operation))
         demand(checks, str(target))
     return Outcome(target, draft.operation.plan, tuple(checks), made, mode)
 

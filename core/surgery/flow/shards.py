@@ -96,14 +96,16 @@ class Written:
     """What was written.
 
     Attributes:
-        name: the file's name.
+        path: the file.
         how: ``written``, or how a whole file was taken over, as ``place_file`` says.
+        digest: its size and sha256, where it was written.
         not_finite: names of computed tensors that hold NaN or infinity.
         computed: number of tensors that were computed.
     """
 
-    name: str
+    path: Path
     how: str
+    digest: dict[str, Any] | None = None
     not_finite: tuple[str, ...] = ()
     computed: int = 0
 
@@ -121,19 +123,20 @@ def write_file(task: FileTask, progress: Advance = lambda count: None) -> Writte
     """
     part = task.path.with_name(f".{task.path.name}.{uuid4().hex}.part")
     bad: list[str] = []
+    digest: dict[str, Any] | None = None
     try:
         if task.same_as is not None:
             how = place_file(task.same_as, part, task.way)
             progress(task.bytes)
         else:
             entries = [_entry(piece, task.seed, bad) for piece in task.pieces]
-            write_tensors(part, entries, task.metadata, progress)
-            how = "written"
+            sha256, how = write_tensors(part, entries, task.metadata, progress), "written"
+            digest = {"size": part.stat().st_size, "sha256": sha256}
         os.replace(part, task.path)
     finally:
         part.unlink(missing_ok=True)
     computed = sum(not isinstance(piece.node, TensorEntry) for piece in task.pieces)
-    return Written(task.path.name, how, tuple(bad), 0 if task.same_as else computed)
+    return Written(task.path, how, digest, tuple(bad), 0 if task.same_as else computed)
 
 
 def _entry(piece: Piece, seed: int, bad: list[str]) -> NewEntry:

@@ -161,7 +161,7 @@ def write_output(
     if contents.recipe is not None:
         (folder / RECIPE).write_text(contents.recipe, encoding="utf-8")
     (folder / JOURNAL).write_text(journal.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    write_manifest(folder, _known(tasks, journal))
+    write_manifest(folder, _digests(tasks, written, journal, folder))
     card = card_of(operation, journal, contents.source, contents.trained)
     write_card(folder, card, contents.over)
     wanted = {piece.name: (piece.shape, piece.dtype) for piece in changed.pieces}
@@ -266,11 +266,15 @@ def _export(
         exporter.export(operation, journal, folder / exporter.name)
 
 
-def _known(tasks: Iterable[FileTask], journal: Journal) -> dict[str, dict[str, Any]]:
-    """Give the digests of files that were taken over whole: those of the base."""
-    files: dict[str, dict[str, Any]] = journal.base.get("digest", {}).get("files", {})
-    kept = ((t.path.name, t.same_as) for t in tasks)
-    return {name: files[p.name] for name, p in kept if isinstance(p, Path) and p.name in files}
+def _digests(
+    tasks: Iterable[FileTask], written: Iterable[Written], journal: Journal, folder: Path
+) -> dict[str, dict[str, Any]]:
+    """Give the digests of files of the base, and of those that were hashed while written."""
+    base: dict[str, dict[str, Any]] = journal.base.get("digest", {}).get("files", {})
+    same = ((t.path, t.same_as) for t in tasks)
+    found = {path: base[p.name] for path, p in same if isinstance(p, Path) and p.name in base}
+    found |= {one.path: one.digest for one in written if one.digest}
+    return {path.relative_to(folder).as_posix(): digest for path, digest in found.items()}
 
 
 def _piece(name: str, slot: Slot, values: Values) -> Piece:

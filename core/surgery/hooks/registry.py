@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from surgery.operate.initialiser import Initialiser
     from surgery.operate.source import Source
     from surgery.operate.surgery import Surgery
+
+
+NAMED = frozenset({"initialiser", "attachment"})
+"""Kinds of offers that the options of surgeries name."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +127,16 @@ class Registry:
         found = (o.plugin for o in self.offers if o.kind == kind and o.value is value)
         return next(found, ("", ""))
 
+    def owners_of_named(self, options: object) -> tuple[tuple[str, str], ...]:
+        """Give the distributions that offer what options name, such as an initialiser.
+
+        Args:
+            options: JSON values; a text in them that is the name of an offer counts, at any depth.
+        """
+        texts = set(_texts(options))
+        named = (offer for offer in self.offers if offer.kind in NAMED and offer.name in texts)
+        return tuple(dict.fromkeys(offer.plugin for offer in named))
+
     def names(self, kind: str) -> tuple[str, ...]:
         """Give the names that are offered of one kind, sorted."""
         return tuple(sorted({offer.name for offer in self.offers if offer.kind == kind}))
@@ -191,6 +205,15 @@ def registry(files: Sequence[Path] = (), environment: Mapping[str, str] = os.env
 def _installed(disabled: str) -> Registry:
     plugins, faults = discover({DISABLE: disabled})
     return Registry(faults=faults).with_plugins(plugins)
+
+
+def _texts(value: object) -> Iterator[str]:
+    """Give every text in JSON values."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list):
+        for one in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(one)
 
 
 def _clash(offers: Sequence[Offer]) -> PluginError:

@@ -22,11 +22,17 @@ class Doctor(BaseModel):
 
     Attributes:
         name: what follows ``surgery doctor``; the class's docstring is its help.
+        cure: what to do where it finds a mistake.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     name: ClassVar[str]
+    cure: ClassVar[str] = "mend what it names"
+
+    def applies(self, patient: Patient) -> bool:
+        """Tell whether to examine a patient before every training, with the options' defaults."""
+        return False
 
     @abstractmethod
     def examine(self, patient: Patient, folder: Path | None) -> Iterable[Check]:

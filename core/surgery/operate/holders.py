@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 from torch import Tensor, dtype, nn
@@ -35,9 +35,11 @@ def restore_modes(modes: list[tuple[nn.Module, bool]]) -> None:
         module.training = mode
 
 
-def holders_of_tensor(model: nn.Module, tensor: Tensor) -> Iterator[tuple[nn.Module, str]]:
+def holders_of_tensor(
+    modules: Iterable[nn.Module], tensor: Tensor
+) -> Iterator[tuple[nn.Module, str]]:
     """Give every place that holds a tensor: module and attribute."""
-    for module in model.modules():
+    for module in dict.fromkeys(modules):
         for table in (module._parameters, module._buffers):
             for name, held in table.items():
                 if held is tensor:

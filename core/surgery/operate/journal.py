@@ -34,6 +34,7 @@ class StepEntry(_Data):
         use: the surgery's name.
         plugin: distribution that offers it.
         version: that distribution's version.
+        needs: versions of other distributions that offer what the options name.
         options: the surgery's options, defaults included.
         sites: where it operated.
     """
@@ -41,6 +42,7 @@ class StepEntry(_Data):
     use: str
     plugin: str
     version: str
+    needs: dict[str, str] = Field(default_factory=dict)
     options: dict[str, Any]
     sites: list[dict[str, Any]]
 
@@ -110,6 +112,9 @@ class Journal(_Data):
             raise ValueError("source: expected the name of a source")
         if "source" in base and not isinstance(base.get("options"), dict):
             raise ValueError("options: expected the options of the source")
+        plugin = base.get("plugin", {"name": "", "version": ""})
+        if not isinstance(plugin, dict) or {*map(type, plugin.values())} != {str}:
+            raise ValueError("plugin: expected the name and the version of a plugin")
         return base
 
 
@@ -218,10 +223,9 @@ def steps_of(
                 f"{'.'.join(map(str, first['loc']))}: {first['msg']}",
                 f"install {entry.plugin}=={entry.version}, which wrote it",
             ) from None
+        owner, needs = (entry.plugin, entry.version), tuple(entry.needs.items())
         steps.append(
-            Step(
-                surgery, Selector(), overlap=True, where=place, plugin=(entry.plugin, entry.version)
-            )
+            Step(surgery, Selector(), overlap=True, where=place, plugin=owner, needs=needs)
         )
         sites.append([site_from_json(data) for data in entry.sites])
     return steps, sites
@@ -233,6 +237,7 @@ def _entry(planned: PlannedStep) -> StepEntry:
         use=surgery.name,
         plugin=plugin,
         version=version,
+        needs=dict(planned.step.needs),
         options=surgery.model_dump(mode="json"),
         sites=[site_to_json(site) for site in planned.sites],
     )

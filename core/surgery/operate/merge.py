@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
@@ -108,6 +108,17 @@ class Merge(Surgery):
 
     name: ClassVar[str] = "merge"
     narrows: ClassVar[frozenset[str]] = frozenset({"*"})
+    examples: ClassVar[Sequence[Mapping[str, Any]]] = (
+        {
+            "after": [
+                {
+                    "use": "lora",
+                    "at": {"role": "attention.q"},
+                    "with": {"rank": 2, "init": "gaussian"},
+                }
+            ]
+        },
+    )
 
     extensions: list[str] = Field(
         default_factory=lambda: ["*"],

@@ -19,6 +19,7 @@ class Step:
         overlap: True where the step may override what an earlier one claimed.
         where: how errors name the step, such as ``surgeries[1]``.
         plugin: distribution and version that offer the surgery.
+        needs: the same of others that offer something which its options name.
     """
 
     surgery: Surgery
@@ -27,3 +28,4 @@ class Step:
     overlap: bool = False
     where: str = "surgeries[0]"
     plugin: tuple[str, str] = ("", "")
+    needs: tuple[tuple[str, str], ...] = ()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict
 
@@ -32,6 +32,8 @@ class Surgery(BaseModel):
             later, because that is what it is for (``unfreeze`` after ``freeze``).
         unties: True where what was tied at its sites may be apart afterwards, because that is what
             it is for.
+        examples: how it is used: steps as a recipe writes them, without ``use:``; under
+            ``after:`` stand steps that must come before. They are held against the laws.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
@@ -40,6 +42,7 @@ class Surgery(BaseModel):
     identity_at_init: ClassVar[bool] = False
     narrows: ClassVar[frozenset[str]] = frozenset()
     unties: ClassVar[bool] = False
+    examples: ClassVar[Sequence[Mapping[str, Any]]] = ()
 
     @property
     def at_init(self) -> AtInit:

@@ -72,9 +72,8 @@ class Transaction:
         self._step = 0
         self._undo: list[Callable[[], object]] = []
         self._placed: dict[int, tuple[Tensor, Slot]] = {}
-        self._modules: dict[str, nn.Module] = dict(
-            patient.model.named_modules(remove_duplicate=False)
-        )
+        self._modules: dict[str, nn.Module] = {}
+        self._forget()
         self.base = list(named_tensors(patient.model))
         self.before = table_of(self.base)
 
@@ -294,9 +293,8 @@ class Transaction:
 
     def _device_near(self, *modules: nn.Module) -> torch.device | None:
         for module in (*modules, self.patient.model):
-            own = (tensor for tensor in module._parameters.values() if tensor is not None)
-            tensor = next(chain(own, module.parameters()), None)
-            if tensor is not None:
-                placed = self._placed.get(id(tensor))
-                return placed[1].device if placed else tensor.device
+            for tensor in chain(module._parameters.values(), module.parameters()):
+                if tensor is not None:
+                    placed = self._placed.get(id(tensor))
+                    return placed[1].device if placed else tensor.device
         return None

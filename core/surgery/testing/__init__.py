@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from surgery.testing.source import ZooSource as ZooSource
     from surgery.testing.source import save as save
     from surgery.testing.source import with_zoo as with_zoo
+    from surgery.testing.source import zoo_sources as zoo_sources
+    from surgery.testing.trial import Trial as Trial
+    from surgery.testing.trial import judged as judged
+    from surgery.testing.trial import surgeries_of as surgeries_of
+    from surgery.testing.trial import trials as trials
     from surgery.testing.zoo import ZOO as ZOO
     from surgery.testing.zoo import patient as patient
 
@@ -24,6 +29,8 @@ _PLACES = {
     "Case": "case", "case_of": "case", "compositions": "draw", "LAWS": "laws", "held": "laws",
     "hold": "laws", "differences": "snapshot", "snapshot": "snapshot", "ZooSource": "source",
     "save": "source", "with_zoo": "source", "ZOO": "zoo", "patient": "zoo",
+    "zoo_sources": "source", "Trial": "trial", "judged": "trial", "surgeries_of": "trial",
+    "trials": "trial",
 }  # fmt: skip
 __all__ = sorted(_PLACES)
 

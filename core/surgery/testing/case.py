@@ -49,7 +49,9 @@ class Case:
         found = self.source.load()
         found.model.to(self.device)
         given = {name: _moved(value, self.device) for name, value in (found.inputs or {}).items()}
-        return replace(found, inputs=given or None)
+        patient = replace(found, inputs=given or None)
+        answers(patient)  # what a library notes on its modules at their first forward is no trace
+        return patient
 
     def apply(self, patient: Patient, steps: Sequence[Step] | None = None) -> Applied:
         """Operate on a patient, with the case's steps or with others.

@@ -56,6 +56,7 @@ def _told(found: Plan) -> Iterator[str]:
 def _reached(found: Plan) -> Iterator[str]:
     """Give the names of the tensors at and below the sites of a plan, and of their ties."""
     places = {place for planned in found.steps for place in _places(planned)}
+    places |= {place for planned in found.steps for place in _siblings(planned, found)}
     for row in (*found.before, *found.after):
         names = (row.name, *row.aliases)
         if any(is_below(name, place) for name in names for place in places):
@@ -78,6 +79,15 @@ def _places(planned: PlannedStep) -> Iterator[str]:
             yield site.layer.container
 
 
+def _siblings(planned: PlannedStep, found: Plan) -> Iterator[str]:
+    """Give the modules that a step places where none was, beside its sites in their parents."""
+    known = [name for row in found.before for name in (row.name, *row.aliases)]
+    parents = {site.path.rpartition(".")[0] for site in planned.sites}
+    placed = [edit.path for edit in planned.edits if isinstance(edit, Place)]
+    near = (path for path in placed if path.rpartition(".")[0] in parents)
+    return (path for path in near if not any(is_below(name, path) for name in known))
+
+
 def order_does_not_matter(case: Case) -> Check:
     """Do independent surgeries in the other order, and compare the two patients bit for bit.
 
@@ -89,12 +99,12 @@ def order_does_not_matter(case: Case) -> Check:
     one = _result(case)
     if shared := _shared(case):
         return skipped("", f"the steps are not independent: two of them touch {shared}")
+    if not one.answers:
+        return skipped("", "the steps are not independent: the model no longer runs on its inputs")
     try:
         other = _result(replace(case, steps=case.steps[::-1]))
     except CannotError as error:
         return failed("", f"in the other order: {error}")
-    if not one.answers:
-        return skipped("", "the steps are not independent: the model no longer runs on its inputs")
     if chosen := _chosen(one, other):
         return skipped("", f"the steps are not independent: one selects {chosen} of another")
     wrong = differences(one.facts, other.facts)
@@ -134,7 +144,8 @@ def _chosen(one: _Result, other: _Result) -> str:
     return min(made, default="")
 
 
-def _touches(found: Plan) -> Iterator[str]:
+def touched_by(found: Plan) -> Iterator[str]:
+    """Give the places, the tensors and the keys of the configuration that a plan touches."""
     yield from (site.path for planned in found.steps for site in planned.sites)
     yield from _told(found)
     yield from (f"config.{edit.name}" for edit in found.edits_of(SetConfig))
@@ -149,7 +160,7 @@ def _shared(case: Case) -> str:
     for step in case.steps:
         try:
             with case.applied([step]) as done:
-                own = set(_touches(done.plan))
+                own = set(touched_by(done.plan))
         except CannotError:
             return f"what {step.surgery.name} needs"
         both = [n for n in own if any(is_below(n, o) or is_below(o, n) for o in seen)]

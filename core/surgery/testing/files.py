@@ -45,8 +45,8 @@ def replay_equals_original(case: Case) -> Check:
         trained = stir(patient.model)
         done.save(folder / "saved")
         again = load(folder / "saved", fresh, plugins=case.known)
-        one, other = (snapshot(p, identities=False) for p in (patient, fresh))
         same = answers(patient) == answers(fresh)
+        one, other = (snapshot(p, identities=False) for p in (patient, fresh))
         again.undo()
     wrong = differences(one, other)
     wrong += [] if same else ["the outputs"]

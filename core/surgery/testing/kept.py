@@ -123,8 +123,9 @@ def _addresses(patient: Patient) -> Iterator[tuple[str, int]]:
 def dtype_and_device_are_kept(case: Case) -> Check:
     """Look for tensors of another dtype or device than the base's.
 
-    What is added may be float32 in any model, as what is trained often is. A surgery with an
-    option ``dtype`` may give what it changes the dtype that it states.
+    What is added may be float32 in any model, as what is trained often is, or be counts, which
+    have a dtype of their own. A surgery with an option ``dtype`` may give what it changes the
+    dtype that it states.
     """
     patient = case.patient()
     before = {name: tensor.dtype for name, tensor, _ in named_tensors(patient.model)}
@@ -134,7 +135,8 @@ def dtype_and_device_are_kept(case: Case) -> Check:
     with case.apply(patient):
         wrong = []
         for name, tensor, _ in named_tensors(patient.model):
-            same = tensor.dtype == before[name] if name in before else tensor.dtype in usual
+            fits = tensor.dtype in usual or not tensor.is_floating_point()
+            same = tensor.dtype == before[name] if name in before else fits
             if not same and not stated:
                 wrong.append(f"{name} is {tensor.dtype}")
             if tensor.device.type != device:

@@ -26,6 +26,7 @@ from surgery.testing.kept import (
     ties_survive,
     undo_is_exact,
 )
+from surgery.testing.refusing import refuses_cleanly
 
 Law: TypeAlias = Callable[[Case], Check]
 """Hold a case against one law: passed, failed, or skipped where the law says nothing of it."""
@@ -34,6 +35,7 @@ LAWS: Mapping[str, Law] = {
     "plan equals apply": plan_is_exact,
     "identity at init": identity_at_init,
     "undo gives exact bits": undo_is_exact,
+    "refuses cleanly": refuses_cleanly,
     "refusal leaves no trace": refusal_leaves_no_trace,
     "replay equals original": replay_equals_original,
     "live equals streaming": live_equals_streaming,

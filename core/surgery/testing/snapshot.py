@@ -77,7 +77,12 @@ def _modules(model: nn.Module) -> Iterator[tuple[str, Any]]:
         )
         for key, value in vars(module).items():
             if key not in _TABLES:
-                yield f"{at}.{key}", _plain(value)
+                yield f"{at}.{key}", _plain(_without_numbers(key, value))
+
+
+def _without_numbers(key: str, value: Any) -> Any:
+    """Leave the keys of hooks out: torch numbers them through all models."""
+    return list(value.values()) if "_hooks" in key and isinstance(value, Mapping) else value
 
 
 def _plain(value: Any) -> Any:

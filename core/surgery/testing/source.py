@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache, partial
 from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -94,6 +95,17 @@ def save(breed: str, folder: Path, dtype: Literal["float32", "bfloat16"] = "floa
     where = {entry.name: file for file, entries in files.items() for entry in entries}
     (folder / INDEX).write_text(json.dumps({"weight_map": where}))
     return ZooSource(breed=breed, path=str(folder), dtype=dtype)
+
+
+def zoo_sources(folder: Path) -> dict[str, Callable[[], ZooSource]]:
+    """Give what makes each patient of the zoo, by breed; one is written when it is called for.
+
+    Args:
+        folder: where they are written, each once.
+    """
+    from surgery.testing.zoo import ZOO
+
+    return {breed: cache(partial(save, breed, folder / breed)) for breed in ZOO}
 
 
 class _Hooks:

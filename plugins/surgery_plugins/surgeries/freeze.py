@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, field_validator
 
@@ -29,6 +29,10 @@ class Freeze(Surgery):
 
     name: ClassVar[str] = "freeze"
     identity_at_init: ClassVar[bool] = True
+    examples: ClassVar[Sequence[Mapping[str, Any]]] = (
+        {"at": {"role": "norm"}},
+        {"at": {"match": ".*norm.*", "type": "Module"}, "with": {"eval_mode": True}},
+    )
 
     eval_mode: bool = Field(
         default=False,
@@ -59,6 +63,10 @@ class Unfreeze(Surgery):
     name: ClassVar[str] = "unfreeze"
     identity_at_init: ClassVar[bool] = True
     narrows: ClassVar[frozenset[str]] = frozenset(("freeze",))
+    examples: ClassVar[Sequence[Mapping[str, Any]]] = (
+        {"at": {"role": "attention.q"}, "after": [{"use": "freeze"}]},
+        {"at": {"role": "embedding"}, "with": {"rows": "3-5"}},
+    )
 
     rows: str | None = Field(
         default=None,

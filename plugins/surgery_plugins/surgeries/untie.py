@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from surgery.anatomy.site import Site
 from surgery.errors import RefusedError
@@ -25,6 +25,7 @@ class Untie(Surgery):
     name: ClassVar[str] = "untie"
     identity_at_init: ClassVar[bool] = True
     unties: ClassVar[bool] = True
+    examples: ClassVar[Sequence[Mapping[str, Any]]] = ({"at": {"match": "head|lm_head"}},)
 
     def refuse(self, site: Site) -> str | None:
         """Refuse what has no weight, and what is no module."""

@@ -50,10 +50,16 @@ def _in_context(
     where, text = context
     ids = tokenizer.encode(text.replace("{}", token), add_special_tokens=False)
     count, wanted = ids.count(number), text.count("{}")
-    if count != wanted:
+    if count != wanted and count != wanted + _around(tokenizer, number, context[1]):
         text = "not found" if not count else f"found {count} times and not {wanted}"
         plain = number not in tokenizer.added_tokens_decoder
         why = " (it is no added token: mark it as special)" if plain else ""
         yield found(f"'{token}' {where} is {text}{copy}{why}", token)
     elif token not in tokenizer.decode([number], skip_special_tokens=False):
         yield found(f"'{token}' decodes as '{tokenizer.decode([number])}'{copy}", token)
+
+
+def _around(tokenizer: Any, number: int, context: str) -> int:
+    """Count an id in a context alone, where it stands for words that the tokenizer lacks."""
+    ids: list[int] = tokenizer.encode(context.replace("{}", ""), add_special_tokens=False)
+    return ids.count(number)

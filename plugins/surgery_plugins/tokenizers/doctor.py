@@ -20,6 +20,7 @@ class TokenizerDoctor(Doctor):
     """Examine a tokenizer together with its model: ids, contexts, copies, rows, template."""
 
     name: ClassVar[str] = "tokenizer"
+    cure: ClassVar[str] = "change tokens, rows and ids together, with the surgery `tokens`"
 
     token: tuple[str, ...] = Field(
         default=(), description="A token that must be one id everywhere; else all added ones."
@@ -32,6 +33,10 @@ class TokenizerDoctor(Doctor):
     )
     samples: str = Field(default="", description="A file of training texts, one in each line.")
     max_length: int = Field(default=0, ge=0, description="Ids to which samples are cut.")
+
+    def applies(self, patient: Patient) -> bool:
+        """Examine whatever has a tokenizer before it is trained."""
+        return patient.tokenizer is not None
 
     def examine(self, patient: Patient, folder: Path | None) -> Iterable[Check]:
         """Examine the patient's tokenizer.

@@ -57,15 +57,21 @@ def hole_findings(tokenizer: Any) -> Iterator[Finding]:
 
 
 def agreement_findings(patient: Patient) -> Iterator[Finding]:
-    """Find ids of named tokens that are not the tokenizer's."""
+    """Find ids of named tokens that are not the tokenizer's.
+
+    Of a model that writes no text only the padding counts: nothing ends by an id there, and
+    configurations as old as CLIP's state others.
+    """
     tokenizer, ids = patient.tokenizer, patient.tokenizer.get_vocab()
+    writes = _writes(patient)
     for name in tokenizer.SPECIAL_TOKENS_ATTRIBUTES:
         token = getattr(tokenizer, name, None)
         number = ids.get(token)
         for place, value in stated_ids(patient, f"{name}_id", f"{name}_index"):
             held = list(value) if isinstance(value, list | tuple) else [value]
             if number is not None and number not in held:
-                yield found(f"{place} is {value}, the tokenizer's {name} {number}", str(token))
+                text = f"{place} is {value}, the tokenizer's {name} {number}"
+                yield Finding(text, frozenset([str(token)]), writes or name == "pad_token")
     yield from _of_processor(patient)
 
 
@@ -105,9 +111,13 @@ def flag_findings(tokenizer: Any) -> Iterator[Finding]:
 def side_findings(patient: Patient) -> Iterator[Finding]:
     """Note padding on the side on which batched generation must not have it."""
     encodes = getattr(patient.config, "is_encoder_decoder", False)
-    generates = getattr(patient.model, "can_generate", lambda: False)()
-    if generates and not encodes and patient.tokenizer.padding_side == "right":
+    if _writes(patient) and not encodes and patient.tokenizer.padding_side == "right":
         yield noted("padding is on the right: batched generation needs padding_side='left'")
+
+
+def _writes(patient: Patient) -> bool:
+    """Tell whether a model generates text."""
+    return bool(getattr(patient.model, "can_generate", lambda: False)())
 
 
 def stated_ids(patient: Patient, *keys: str) -> Iterator[tuple[str, Any]]:

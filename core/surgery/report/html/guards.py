@@ -9,7 +9,7 @@ from surgery.recipe.train_form import Guard
 from surgery.report.html.metrics import Metrics
 from surgery.training.guards import MOVED
 
-_AT_ONCE = ("trainable", "optimizer")
+_AT_ONCE = ("doctors", "trainable", "optimizer")
 
 
 def guard_rows(metrics: Metrics, levels: Mapping[str, str]) -> list[tuple[str, str, str]]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypeAlias
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
@@ -39,6 +39,12 @@ class Attach(Surgery):
 
     name: ClassVar[str] = "attach"
     identity_at_init: ClassVar[bool] = True
+    examples: ClassVar[Sequence[Mapping[str, Any]]] = (
+        {
+            "at": {"match": r"image\.norm|mix"},
+            "with": {"called": "view", "module": {"use": "mlp", "hidden": [6], "out": 3}},
+        },
+    )
 
     called: str = Field(
         pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -28,6 +28,7 @@ class Cast(Surgery):
 
     name: ClassVar[str] = "cast"
     narrows: ClassVar[frozenset[str]] = frozenset({"*"})
+    examples: ClassVar[Sequence[Mapping[str, Any]]] = ({"with": {"dtype": "float16"}},)
 
     dtype: Literal["float32", "bfloat16", "float16", "float64"] = Field(
         description="The new dtype."

@@ -10,6 +10,7 @@ from surgery.errors import RefusedError
 from surgery.operate.edits import Derive, Edit, Rewrite, SetAttribute, Value
 from surgery_plugins.surgeries.fresh.build import build
 from surgery_plugins.surgeries.fresh.difference import Changed, Difference, difference
+from surgery_plugins.surgeries.fresh.prompt import place_edits, processor_edits
 from surgery_plugins.surgeries.fresh.settings import below, changed, config_edits
 
 if TYPE_CHECKING:
@@ -86,6 +87,8 @@ def follow(made: Change, sites: Sequence[Site], rule: Rule, name: str) -> Iterat
     """
     paths = below(sites, made.patient.model)
     yield from config_edits(made.patient.config, made.config)
+    yield from place_edits(made.patient, made.model)
+    yield from processor_edits(made.patient, made.config)
     for one in made.found.tensors:
         _check(one, made.patient, paths, name)
         value = rule(one) if one.weight else table_value(one.new)
@@ -143,8 +146,17 @@ def _check(one: Changed, patient: Patient, paths: Mapping[str, Any], name: str) 
             f"{name}: {one.name}",
             "only selected tensors to change",
             f"one that must change to {tuple(one.new.shape)} too",
-            "select it too under `at:`, or leave `at:` out",
+            f"select all that the configuration speaks of: {_wider(one.name, patient, paths)}",
         )
+
+
+def _wider(name: str, patient: Patient, paths: Mapping[str, nn.Module]) -> str:
+    """Give a selector that finds a tensor too: what shares a configuration with the selected."""
+    held = {id(vars(module)["config"]) for module in paths.values() if "config" in vars(module)}
+    for path, module in patient.model.named_modules():
+        if path and name.startswith(f"{path}.") and id(vars(module).get("config")) in held:
+            return f"`at: {{path: {path}}}`"
+    return "leave `at:` out"
 
 
 def _unknown(one: Changed, name: str) -> RefusedError:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
@@ -26,6 +26,7 @@ class Fuse(Surgery):
     """
 
     name: ClassVar[str] = "fuse"
+    examples: ClassVar[Sequence[Mapping[str, Any]]] = ({},)
 
     into: str | None = Field(
         default=None,

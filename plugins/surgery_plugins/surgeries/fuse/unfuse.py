@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
@@ -29,6 +29,10 @@ class Unfuse(Surgery):
     """
 
     name: ClassVar[str] = "unfuse"
+    examples: ClassVar[Sequence[Mapping[str, Any]]] = (
+        {},
+        {"overlap": True, "after": [{"use": "fuse", "with": {"zeros": True}}]},
+    )
 
     sizes: dict[str, int] = Field(
         default_factory=dict,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -31,6 +31,10 @@ class Head(Surgery):
     """
 
     name: ClassVar[str] = "head"
+    examples: ClassVar[Sequence[Mapping[str, Any]]] = (
+        {"at": {"match": "head|text_side"}, "with": {"labels": 7}},
+        {"at": {"match": "head|text_side"}, "with": {"reset": True}},
+    )
 
     labels: int | list[str] | None = Field(
         default=None, description="Number of classes, or their names in order; drawn anew."

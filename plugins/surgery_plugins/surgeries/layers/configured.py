@@ -18,6 +18,7 @@ from surgery_plugins.surgeries.fresh.settings import changed, config_edits, part
 from surgery_plugins.surgeries.layers.follow import check_saved, settings_for
 from surgery_plugins.surgeries.layers.numbers import is_number
 from surgery_plugins.surgeries.layers.order import Order
+from surgery_plugins.surgeries.layers.stages import stage_edits
 
 if TYPE_CHECKING:
     from surgery.operate.patient import Patient
@@ -153,6 +154,7 @@ def following(made: Built) -> Iterator[Edit]:
         RefusedError: a weight outside would have another shape.
     """
     yield from config_edits(made.patient.config, made.config)
+    yield from stage_edits(made.patient.config, made.config)
     for path, (old, new, _) in private_configs(made).items():
         for edit in config_edits(old, new):
             yield SetAttribute(f"{path}.config.{edit.key}", edit.value)

@@ -11,6 +11,7 @@ from surgery.errors import RefusedError, SurgeryError
 from surgery_plugins.surgeries.fresh.build import build
 from surgery_plugins.surgeries.fresh.settings import changed, joined, parts
 from surgery_plugins.surgeries.layers.order import Order
+from surgery_plugins.surgeries.layers.stages import stage_settings
 
 if TYPE_CHECKING:
     from torch import nn
@@ -65,6 +66,7 @@ def settings_for(patient: Patient, container: str, count: int, order: Order) -> 
     found = dict([where.setting(part, len(order))])
     if where.index is None:
         found |= _lists(patient, where, part, count, order)
+        found |= stage_settings(part, where.key, count, order)
     return found
 
 

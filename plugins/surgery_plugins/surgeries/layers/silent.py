@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from surgery.anatomy.fold import tensors_in
 from surgery.anatomy.inputs import guesses
 from surgery.anatomy.pretend import pretend
 from surgery.anatomy.stand_in import on_meta
-from surgery.anatomy.trace import tensors_in
 from surgery.anatomy.walk import walk
 from surgery.errors import RefusedError
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -42,6 +42,13 @@ class Layers(Surgery):
 
     name: ClassVar[str] = "layers"
     narrows: ClassVar[frozenset[str]] = frozenset({"freeze"})
+    examples: ClassVar[Sequence[Mapping[str, Any]]] = (
+        {"at": {"match": r"((text|encoder)\.)?layers\.0"}, "with": {"do": "drop"}},
+        {
+            "at": {"match": r"((text|encoder)\.)?layers\.[0-9]"},
+            "with": {"order": [1, 0, 1]},
+        },
+    )
 
     do: Literal["drop", "keep", "repeat", "insert"] | None = Field(
         default=None,

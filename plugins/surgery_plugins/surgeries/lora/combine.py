@@ -41,6 +41,19 @@ class LoraCombine(Surgery):
 
     name: ClassVar[str] = "lora-combine"
     identity_at_init: ClassVar[bool] = True
+    examples: ClassVar[Sequence[Mapping[str, Any]]] = (
+        {
+            "with": {"weights": {"law": 0.7, "code": 0.3}, "into": "both"},
+            "after": [
+                {
+                    "use": "lora",
+                    "at": {"role": "attention.q"},
+                    "with": {"rank": 2, "adapter": one, "init": "gaussian"},
+                }
+                for one in ("law", "code")
+            ],
+        },
+    )
 
     weights: dict[str, float] = Field(
         min_length=1, description="What each adapter is multiplied with, by its name."

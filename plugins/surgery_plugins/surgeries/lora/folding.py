@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from surgery.operate.stretches import STRETCH_BYTES, Stretches, joined
+from surgery.operate.stretches import Stretches, joined
 from surgery_plugins.surgeries.lora.arithmetic import working
 from surgery_plugins.surgeries.lora.beside import Beside
 from surgery_plugins.surgeries.lora.branch import CONV
-from surgery_plugins.surgeries.lora.folds import BLOCK, Adapter, Fold, fold_of
+from surgery_plugins.surgeries.lora.folds import Adapter, Fold, fold_of, rows_at_once
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,19 +47,15 @@ def folded(
         yield from ((old, 0.0) for old in weight.in_rows())
         return
     count, rows, inner = _matrices(weight, folds)
-    kind = working(weight.dtype)
-    work = torch.empty(2, BLOCK, inner, dtype=kind)
+    work = torch.empty(2, rows_at_once(inner), inner, dtype=working(weight.dtype))
     for n in range(count):
         beside = generator and Beside(folds, n, (rows, inner), weight.dtype, generator)
         for start, old in _stored(weight, n, rows, inner):
-            new = torch.empty_like(old)
-            for low in range(0, len(old), BLOCK):
-                stored, target = old[low : low + BLOCK], new[low : low + BLOCK]
-                kept, block = work[0, : len(stored)], work[1, : len(stored)]
-                _fold(block, kept.copy_(stored), folds, n, start + low)
-                target.copy_(block)
-                if beside:
-                    beside.see(start + low, kept, block.copy_(target))
+            kept, block = work[0, : len(old)], work[1, : len(old)]
+            _fold(block, kept.copy_(old), folds, n, start)
+            new = torch.empty_like(old).copy_(block)
+            if beside:
+                beside.see(start, kept, block.copy_(new))
             last = start + len(old) == rows
             yield new, beside.error(last) if beside else 0.0
 
@@ -98,8 +94,8 @@ def _folds(weight: Stretches, adapters: Sequence[Adapter]) -> list[Fold]:
 
 
 def _stored(weight: Stretches, n: int, rows: int, inner: int) -> Iterator[tuple[int, Tensor]]:
-    """Give a stored matrix some blocks at a time, ``[rows, inner]``, and the first row of each."""
-    step = max(STRETCH_BYTES // (inner * weight.dtype.itemsize * BLOCK), 1) * BLOCK
+    """Give a stored matrix a block at a time, ``[rows, inner]``, and the first row of each."""
+    step = rows_at_once(inner)
     for start in range(0, rows, step):
         stop = min(start + step, rows)
         begin = n * rows

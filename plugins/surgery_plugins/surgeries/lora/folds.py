@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 Adapter: TypeAlias = "tuple[Branch, Tensor, Tensor, Tensor | None]"
 """An adapter with its tensors A, B and, for DoRA, M."""
 
-BLOCK = 128
-"""Rows of a stored matrix that are calculated at a time."""
+BLOCK = 1 << 19
+"""Elements of a stored matrix, about, that are calculated at a time: as many as a cache holds."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +118,11 @@ class Fold:
         return max(stop for _, stop in ranges) if ranges else int(self.b.shape[1])
 
 
+def rows_at_once(inner: int) -> int:
+    """Give the number of rows that are calculated at a time, of matrices so wide."""
+    return max(BLOCK // (inner or 1), 1)
+
+
 def fold_of(adapter: Adapter, weight: Stretches) -> Fold:
     """Give an adapter's tensors as stacks of matrices, in the dtype to calculate in."""
     branch, a, b, m = adapter
@@ -139,8 +144,9 @@ def _stretch(branch: Branch, a: Tensor, b: Tensor, m: Tensor, weight: Stretches)
     squares = torch.zeros(b.shape[1], dtype=kind)
     plain = Fold(branch, a, b, None, None, True)
     ranges = branch.ranges or ((0, b.shape[1]),)
-    for start in range(0, weight.shape[0], BLOCK):
-        block = weight.rows(start, min(start + BLOCK, weight.shape[0])).to(kind, copy=True)
+    step = rows_at_once(weight.shape[1])
+    for start in range(0, weight.shape[0], step):
+        block = weight.rows(start, min(start + step, weight.shape[0])).to(kind, copy=True)
         plain.add(block, block, 0, start)
         columns = torch.cat([block[:, low:high] for low, high in ranges], 1)
         squares += columns.square().sum(0)

@@ -46,6 +46,11 @@ class Lora(Surgery):
 
     name: ClassVar[str] = "lora"
     identity_at_init: ClassVar[bool] = True
+    examples: ClassVar[Sequence[Mapping[str, Any]]] = (
+        {"at": {"role": ["attention.q", "attention.v"]}, "with": {"rank": 2}},
+        {"at": {"type": ["Linear", "Conv2d"]}, "with": {"rank": 2, "bias": "all", "rslora": True}},
+        {"at": {"role": "mlp.down"}, "with": {"rank": 2, "dora": True, "init": "gaussian"}},
+    )
 
     rank: _Rank = Field(default=8, description="Rank r of the adapters.")
     alpha: _Alpha | None = Field(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, model_validator
@@ -33,6 +33,9 @@ class PatchEmbed(Surgery):
     """
 
     name: ClassVar[str] = "patch_embed"
+    examples: ClassVar[Sequence[Mapping[str, Any]]] = (
+        {"at": {"path": "image.patches"}, "with": {"channels": 4}},
+    )
 
     patch_size: int | list[int] | None = Field(
         default=None, description="Side of a patch in pixels, or [height, width]."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, JsonValue
 
@@ -30,6 +30,12 @@ class Peft(Surgery):
     """
 
     name: ClassVar[str] = "peft"
+    examples: ClassVar[Sequence[Mapping[str, Any]]] = (
+        {
+            "at": {"role": ["attention.q", "attention.v"]},
+            "with": {"method": "loha", "options": {"r": 2, "alpha": 4}},
+        },
+    )
 
     method: str = Field(description="PEFT's name of the method, such as 'ia3' or 'loha'.")
     options: dict[str, JsonValue] = Field(

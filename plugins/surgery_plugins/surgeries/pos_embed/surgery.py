@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import isqrt, prod
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -31,6 +31,10 @@ class PosEmbed(Surgery):
     """
 
     name: ClassVar[str] = "pos_embed"
+    examples: ClassVar[Sequence[Mapping[str, Any]]] = (
+        {"at": {"path": "image.positions"}, "with": {"grid": [3, 3]}},
+        {"with": {"image_size": 16}},
+    )
 
     image_size: int | list[int] | None = Field(
         default=None, description="Side of the images in pixels, or [height, width]."

@@ -34,6 +34,12 @@ class Resampler(Surgery):
     """
 
     name: ClassVar[str] = "resampler"
+    examples: ClassVar[Sequence[Mapping[str, Any]]] = (
+        {
+            "at": {"path": "**.multi_modal_projector"},
+            "with": {"kind": "mlp", "sizes": {"hidden": 12}},
+        },
+    )
 
     kind: KindName | None = Field(
         default=None, description="Kind of connector; read off `weights` if left out."

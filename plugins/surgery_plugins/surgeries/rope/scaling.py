@@ -141,6 +141,12 @@ def _factor(factor: float | None, context: int | None, original: int) -> tuple[f
     """Give factor and context, one of which may follow from the other."""
     if factor is None and context is None:
         raise RefusedError("rope.scaling.factor", "a factor or a context", "neither")
+    if context is not None and context < original:
+        raise RefusedError(
+            "rope.context", f"at least the {original} tokens that were trained", str(context),
+            "scaling is for longer texts: give `context` without `scaling`, or state what was "
+            "trained as `original_context`",
+        )  # fmt: skip
     if factor is None:
         factor = (context or 0) / original
     longest = context or round(factor * original)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, model_validator
 
@@ -30,6 +30,9 @@ class Rope(Surgery):
     """
 
     name: ClassVar[str] = "rope"
+    examples: ClassVar[Sequence[Mapping[str, Any]]] = (
+        {"with": {"scaling": {"type": "linear", "factor": 2.0}}},
+    )
 
     image_size: int | list[int] | None = Field(
         default=None, description="Side of the images in pixels, or [height, width]."

@@ -26,9 +26,11 @@ def set_attention(name: str, sites: Sequence[Site], patient: Patient) -> Iterato
         patient: what is operated on.
 
     Raises:
-        RefusedError: a class does not support it, or all compute it so already.
+        RefusedError: a class does not support it, modules that are not selected would follow, or
+            all compute it so already.
     """
     _check(name, sites, patient)
+    _check_all(sites, patient)
     edits = [*_of_parts(name, sites, patient), *_of_copies(name, sites, patient)]
     if not edits:
         raise RefusedError("swap.attention", "another way than the present one", repr(name))
@@ -72,6 +74,24 @@ def _check(name: str, sites: Sequence[Site], patient: Patient) -> None:
             raise RefusedError(where, "a way that the class supports", told) from None
         if applied != name:
             raise RefusedError(where, repr(name), f"{applied!r}, which the class takes instead")
+
+
+def _check_all(sites: Sequence[Site], patient: Patient) -> None:
+    """Check that no module like those at the sites reads the same configuration from elsewhere.
+
+    Raises:
+        RefusedError: one does; it would change too.
+    """
+    inside = below(sites, patient.model)
+    mine = {(type(m), id(vars(m)["config"])) for m in inside.values() if "config" in vars(m)}
+    for path, module in patient.model.named_modules():
+        held = (type(module), id(vars(module).get("config")))
+        if path not in inside and held in mine:
+            raise RefusedError(
+                "swap.attention", "all modules that one configuration speaks for",
+                f"some of them: {path} reads the same, and is not selected",
+                "select it too; how attention is computed is a choice for a tower, not for layers",
+            )  # fmt: skip
 
 
 def _models(sites: Sequence[Site], patient: Patient) -> Iterator[tuple[str, Any]]:

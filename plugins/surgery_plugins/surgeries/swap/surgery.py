@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -24,6 +24,10 @@ class Swap(Surgery):
     """
 
     name: ClassVar[str] = "swap"
+    examples: ClassVar[Sequence[Mapping[str, Any]]] = (
+        {"with": {"norm": "rms_norm"}},
+        {"with": {"norm": "layer_norm", "alike": False}},
+    )
 
     norm: Literal["rms_norm", "layer_norm"] | None = Field(
         default=None, description="torch's norm to put in the place of norms."
@@ -106,6 +110,10 @@ class Swap(Surgery):
     def notes(self, sites: Sequence[Site], patient: Patient) -> Iterable[str]:
         """Say what stands in the place of what, and whether the configuration can say it."""
         if self.attention is not None:
+            yield (
+                f"computed as {self.attention} here and by surgery.load: a configuration does not "
+                "keep it, and a plain loader chooses for itself"
+            )
             return
         counts: dict[str, int] = {}
         for site in sites:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import Field, field_validator, model_validator
 
@@ -50,6 +50,10 @@ class Tensors(Surgery):
 
     name: ClassVar[str] = "tensors"
     narrows: ClassVar[frozenset[str]] = frozenset({"tensors"})
+    examples: ClassVar[Sequence[Mapping[str, Any]]] = (
+        {"with": {"do": "scale", "names": "**.bias", "by": 0.5}},
+        {"with": {"do": "fill", "names": "**.norm*.weight", "value": 1.0, "deviation": 0.1}},
+    )
 
     do: Verb = Field(description="What to do with the tensors.")
     names: str | list[str] = Field(

@@ -135,10 +135,14 @@ class _Work:
                 )
         return ChangeTokenizer("; ".join(self._words()), lambda old: made, REPLACED)
 
-    def id_edits(self) -> Iterator[SetConfig]:
+    def id_edits(self) -> Iterator[Edit]:
         made, _ = self.changed
         yield from ids.renaming_edits(self.patient, self.surgery.rename)
         yield from ids.id_edits(self.patient, made, self.surgery.assign)
+        if "pad_token" in self.surgery.assign:
+            held = {name.rpartition(".")[0] for table in self.tables for name in table.names}
+            number = made.get_vocab()[self.surgery.assign["pad_token"]]
+            yield from ids.padding_edits(self.patient, held, number)
         if made.chat_template != self.old.chat_template:
             yield from ids.template_edits(self.patient, made.chat_template)
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from surgery.errors import RefusedError
-from surgery.operate.edits import SetConfig
+from surgery.operate.edits import SetAttribute, SetConfig
 from surgery_plugins.tokenizers.tables import configs_of
 
 if TYPE_CHECKING:
@@ -59,6 +59,31 @@ def template_edits(patient: Patient, template: Any) -> Iterator[SetConfig]:
     """Give the edit of a processor's own chat template, where it has one."""
     if _attributes(patient.processor).get("chat_template") is not None:
         yield SetConfig("chat_template", template, of="processor")
+
+
+def padding_edits(patient: Patient, tables: Collection[str], new: int) -> Iterator[SetAttribute]:
+    """Give the edits of modules that hold the id of padding, as a model built anew would have it.
+
+    None where positions are counted from it, as RoBERTa does: those were trained as they are.
+
+    Args:
+        patient: as it is before.
+        tables: paths of the embeddings of tokens.
+        new: the new id.
+    """
+    from torch.nn import Embedding
+
+    old = getattr(patient.config, "pad_token_id", None)
+    holders = {
+        path: module
+        for path, module in patient.model.named_modules()
+        if "padding_idx" in vars(module) and vars(module)["padding_idx"] == old
+    }
+    others = [p for p, m in holders.items() if isinstance(m, Embedding) and p not in tables]
+    if old is not None and others:
+        return
+    for path in (path for path in holders if path not in others):
+        yield SetAttribute(f"{path}.padding_idx" if path else "padding_idx", new)
 
 
 def mentions(patient: Patient, number: int) -> Iterator[str]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -23,6 +23,9 @@ class Tokens(Surgery):
 
     name: ClassVar[str] = "tokens"
     narrows: ClassVar[frozenset[str]] = frozenset(("tokens",))
+    examples: ClassVar[Sequence[Mapping[str, Any]]] = (
+        {"with": {"add": ["[SEG]", "<p>"], "train": "new"}},
+    )
 
     rename: dict[str, str] = Field(
         default_factory=dict, description="New texts by old ones; ids and rows stay."
