@@ -15,7 +15,7 @@ SIZES = {"vocab_size": 40, "hidden_size": 16, "intermediate_size": 16, "num_hidd
 
 def test_embedding_and_model_follow() -> None:
     model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**SIZES))
-    edits = list(padding_edits(Patient(model), ["model.embed_tokens"], 9))
+    edits = list(padding_edits(Patient(model, config=model.config), ["model.embed_tokens"], 9))
     assert {edit.name: edit.value for edit in edits} == {
         "model.padding_idx": 9, "model.embed_tokens.padding_idx": 9
     }  # fmt: skip
@@ -23,11 +23,11 @@ def test_embedding_and_model_follow() -> None:
 
 def test_positions_that_are_counted_from_padding_stay() -> None:
     model = transformers.RobertaModel(transformers.RobertaConfig(**SIZES))
-    assert list(padding_edits(Patient(model), ["embeddings.word_embeddings"], 9)) == []
+    assert list(padding_edits(Patient(model, config=model.config), ["embeddings.word_embeddings"], 9)) == []
 
 
 def test_a_model_that_had_none_gets_it() -> None:
     sizes = {**SIZES, "pad_token_id": None}
     model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**sizes))
-    names = {edit.name for edit in padding_edits(Patient(model), ["model.embed_tokens"], 9)}
+    names = {edit.name for edit in padding_edits(Patient(model, config=model.config), ["model.embed_tokens"], 9)}
     assert names == {"model.padding_idx", "model.embed_tokens.padding_idx"}
