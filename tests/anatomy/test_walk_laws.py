@@ -145,10 +145,13 @@ def test_towers_of_a_pair_of_encoders() -> None:
     config = transformers.CLIPConfig(
         text_config={**TOKENS, **SHORT, "intermediate_size": 32}, vision_config=VISION
     )
-    assert towers(surgery.walk(on_meta("CLIPModel", config))) == {
+    anatomy = surgery.walk(on_meta("CLIPModel", config))
+    assert towers(anatomy) == {
         "text": {"text_model.encoder.layers"},
         "vision": {"vision_model.encoder.layers"},
     }
+    assert [s.path for s in anatomy if s.parameter and s.tower is None] == ["logit_scale"]
+    assert all(s.tower == s.path.split("_")[0] for s in anatomy if "_model." in s.path)
 
 
 def test_towers_of_a_vision_language_model() -> None:

@@ -14,7 +14,7 @@ from surgery.anatomy.provenance import Origin
 from surgery.anatomy.roles import Reading
 from surgery.anatomy.rows import joined
 from surgery.anatomy.site import Anatomy, Layer, RowRange, Site
-from surgery.anatomy.towers import towers_of
+from surgery.anatomy.towers import inherited, towers_of
 
 _QKV = {"attention.q", "attention.k", "attention.v"}
 
@@ -32,7 +32,7 @@ def assemble(model: nn.Module, sites: Sequence[Site], observed: Observed) -> Ana
         layer, reading = layer_of(site.path, layers), roles.get(site.parameter or "")
         told = {"layer": layer, "tower": towers.of(layer, reading)}
         placed.append(_place(site, roles, modules, parameters, observed.direct, told))
-    return Anatomy(tuple(placed), notes=observed.notes, traced=bool(roles))
+    return Anatomy(tuple(inherited(placed)), notes=observed.notes, traced=bool(roles))
 
 
 def _place(

@@ -7,11 +7,11 @@ A model that takes ``decoder_...`` inputs has the towers ``decoder`` (what they 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from surgery.anatomy.roles import Reading
-from surgery.anatomy.site import Layer
+from surgery.anatomy.site import Layer, Site
 
 _SENSES = (
     ("text", ("input_ids", "inputs_embeds", "token")),
@@ -48,6 +48,32 @@ def towers_of(readings: Mapping[str, Reading], layers: Mapping[str, Layer]) -> T
     paired = any(mode.startswith("decoder_") for mode in everything)
     found = {c: t for c, own in modes.items() if (t := tower_of(own, paired))}
     return Towers(found, paired)
+
+
+def inherited(sites: Sequence[Site]) -> Iterator[Site]:
+    """Give sites with towers: those that no input reaches have that of all that is around them.
+
+    So tables of positions and norms belong to a tower too; what stands between towers does not.
+    """
+    around: dict[str, set[str]] = {}
+    for path, tower in {(_above(site.path), site.tower) for site in sites if site.tower}:
+        for above in _upwards(path):
+            around.setdefault(above, set()).add(tower)
+    for site in sites:
+        near = next((around[p] for p in _upwards(site.path) if p in around), set())
+        alone = site.tower is None and len(near) == 1
+        yield replace(site, tower=next(iter(near))) if alone else site
+
+
+def _above(path: str) -> str:
+    return path.rpartition(".")[0]
+
+
+def _upwards(path: str) -> Iterator[str]:
+    while path:
+        yield path
+        path = _above(path)
+    yield ""
 
 
 def tower_of(modes: set[str], paired: bool) -> str | None:

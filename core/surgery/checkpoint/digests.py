@@ -17,7 +17,7 @@ from surgery.checkpoint.strict import readable
 Progress: TypeAlias = Callable[[int], object]
 """Called with each number of bytes that was hashed."""
 
-_CHUNK = 4 << 20
+_CHUNK = 1 << 20
 _THREADS = 4
 
 

@@ -21,7 +21,7 @@ from surgery.errors import IntegrityError
 if TYPE_CHECKING:
     from torch import Tensor
 
-_CHUNK = 1 << 20
+_CHUNK = 1 << 18
 
 Producer: TypeAlias = "Callable[[], Tensor | Iterator[Tensor]]"
 """Gives a tensor, or consecutive pieces of it, in the order of its elements."""
