@@ -18,7 +18,7 @@ Sources = dict[tuple[str, str], ZooSource]
 CALM = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 FEW = settings(max_examples=5, deadline=None, derandomize=True, database=None,
                suppress_health_check=CALM)  # fmt: skip
-MANY = settings(max_examples=25, deadline=None, suppress_health_check=CALM)
+MANY = settings(max_examples=10, deadline=None, suppress_health_check=CALM)
 
 UNPLAIN = {
     "cast", "cast a part", "drop a layer", "insert a layer", "order layers", "labels", "channels",

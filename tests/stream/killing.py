@@ -73,6 +73,7 @@ def child(arguments: list[str], number: int, sign: int, base: Path) -> int:
     try:
         status = main(arguments)
     finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command is at its end
         if moment.broken:
             status = 99
         Path(os.environ["COUNT"]).write_text(str(moment.seen))

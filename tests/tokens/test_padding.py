@@ -23,11 +23,13 @@ def test_embedding_and_model_follow() -> None:
 
 def test_positions_that_are_counted_from_padding_stay() -> None:
     model = transformers.RobertaModel(transformers.RobertaConfig(**SIZES))
-    assert list(padding_edits(Patient(model, config=model.config), ["embeddings.word_embeddings"], 9)) == []
+    patient = Patient(model, config=model.config)
+    assert list(padding_edits(patient, ["embeddings.word_embeddings"], 9)) == []
 
 
 def test_a_model_that_had_none_gets_it() -> None:
     sizes = {**SIZES, "pad_token_id": None}
     model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**sizes))
-    names = {edit.name for edit in padding_edits(Patient(model, config=model.config), ["model.embed_tokens"], 9)}
+    patient = Patient(model, config=model.config)
+    names = {edit.name for edit in padding_edits(patient, ["model.embed_tokens"], 9)}
     assert names == {"model.padding_idx", "model.embed_tokens.padding_idx"}
