@@ -25,7 +25,7 @@ EVENTS = {
     "os.listdir", "os.scandir", "shutil.copyfile", "shutil.rmtree", "os.utime", "fcntl.flock",
 }  # fmt: skip
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_TRUNC
-CLEAN = 97
+CLEAN, ESCAPED = 97, 98
 
 
 class Moment:
@@ -63,15 +63,17 @@ def child(arguments: list[str], number: int, sign: int, base: Path) -> int:
     pid = os.fork()
     if pid:
         return pid
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored
-    moment = Moment(number, sign, base)
-    sys.addaudithook(moment)
-    quiet = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(quiet, 1)
-    os.dup2(quiet, 2)
-    status = CLEAN
+    status, moment, begun = CLEAN, Moment(number, sign, base), False
     try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored
+        sys.addaudithook(moment)
+        quiet = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(quiet, 1)
+        os.dup2(quiet, 2)
+        begun = True
         status = main(arguments)
+    except KeyboardInterrupt:
+        status = ESCAPED if begun else 130
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command is at its end
         if moment.broken:

@@ -171,8 +171,8 @@ def test_complex_tables_are_left_alone(tmp_path: Path, strategy: str) -> None:
     script.write_text(COMPLEX)
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     ran = subprocess.run(
-        [sys.executable, *launch, str(script), strategy, str(tmp_path)], env=environment(), text=True,
-        capture_output=True, timeout=120, check=False,
+        [sys.executable, *launch, str(script), strategy, str(tmp_path)], env=environment(),
+        capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr[-2000:]
     assert {path.name for path in tmp_path.glob("turned-*")} == {"turned-0", "turned-1"}
