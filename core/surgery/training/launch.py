@@ -68,11 +68,11 @@ def slurm(job: Job) -> str:
         "#SBATCH --signal=B:TERM@120\n"
         "set -euo pipefail\n"
         'head="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)"\n'
+        "# TERM goes on to every process, which finishes its step and saves\n"
+        "trap 'kill -TERM ${!-} && wait $! || scontrol requeue \"$SLURM_JOB_ID\"' TERM\n"
         f"srun torchrun --nnodes {job.machines} --nproc-per-node {job.processes} \\\n"
         '  --rdzv-backend c10d --rdzv-endpoint "$head:29500" --rdzv-id "$SLURM_JOB_ID" \\\n'
         f"  {job.arguments} &\n"
-        "# TERM goes on to every process, which finishes its step and saves\n"
-        "trap 'kill -TERM $!; wait $! || scontrol requeue \"$SLURM_JOB_ID\"' TERM\n"
         "wait $!\n"
     )
 
