@@ -130,7 +130,9 @@ def test_sizes_that_are_mappings_or_not_square_grow_too() -> None:
 def test_a_selection_that_leaves_the_table_out_is_told_which_one_does_not() -> None:
     patient = patient_of("internvl", image_seq_length=4)
     with pytest.raises(surgery.SurgeryError) as caught:
-        surgery.apply(patient, {**step(image_size=64), "at": {"role": "attention.q"}})
+        surgery.apply(
+            patient, {**step(image_size=64), "at": {"path": "**.vision_tower.encoder.**"}}
+        )
     assert "`at: {path: model.vision_tower}`" in str(caught.value)
     surgery.apply(patient, {**step(image_size=64), "at": {"path": "model.vision_tower"}})
 

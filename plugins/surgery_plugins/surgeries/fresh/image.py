@@ -47,7 +47,7 @@ def parts_stating(name: str, sites: Sequence[Site], patient: Patient) -> dict[st
             name,
             f"one {name} in the configuration of what is selected",
             ", ".join(f"{key} = {value}" for key, value in values.items()) or "none",
-            "select one tower with `at: {path: ...}`" if values else "",
+            "select one tower with `at: {path: ...}`" if values else "select a whole tower",
         )
     return found
 
