@@ -31,6 +31,12 @@ class SurgeryError(Exception):
         """Let the error travel from another process, whatever its class takes."""
         return _again, (type(self), str(self)), self.__dict__
 
+    def begin_at(self, where: str, what: str) -> None:
+        """Say in which place the error came up, and what was done there, unless it says so."""
+        if not self.where.startswith(where):
+            self.where = f"{where} ({what}): {self.where}"
+            self.args = (str(self),)
+
     def to_json(self) -> dict[str, object]:
         """Give the error as JSON values."""
         return {

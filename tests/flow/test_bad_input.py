@@ -54,6 +54,17 @@ def test_a_recipe_that_is_not_there_names_the_shipped_ones(tmp_path: Path, run: 
     assert "quickstart" in one_line(run("apply", "quickstrat"))
 
 
+def test_what_a_surgery_raises_names_the_line_of_its_step(recipe: Path, run: Run) -> None:
+    lora = {"at": {"role": "attention.q"}, "with": {"rank_pattern": {"none": 3}}}
+    surgeries = [{"use": "freeze"}, {"use": "lora", **lora}]
+    file = write_recipe(recipe, surgeries=surgeries)
+    line = one_line(run("plan", file))
+    assert f"{file}:" in line
+    assert "surgeries[1] (lora): lora.rank_pattern and alpha_pattern: expected" in line
+    ran = run("plan", file, "--json")
+    assert "surgeries[1] (lora): lora" in json.loads(ran.out)["errors"][0]["where"]
+
+
 def truncate(base: Path) -> None:
     file = base / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-10])

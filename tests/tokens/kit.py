@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -77,8 +78,6 @@ def _legacy_llama() -> Tokenizer:
 
 
 def _with_bytes(tokenizer: Tokenizer, pieces: list[str]) -> Tokenizer:
-    import json
-
     data = json.loads(tokenizer.to_str())
     vocabulary = data["model"]["vocab"]
     for piece in pieces:
@@ -95,23 +94,47 @@ def _unigram() -> Tokenizer:
         vocab_size=120, special_tokens=SPECIAL, unk_token="<unk>", show_progress=False
     )
     tokenizer.train_from_iterator(CORPUS, trainer)
-    return tokenizer
+    return _in_order(tokenizer)
+
+
+def _in_order(tokenizer: Tokenizer) -> Tokenizer:
+    """Give pieces that are as likely an order of their own; the trainer's is by chance."""
+    data = json.loads(tokenizer.to_str())
+    pieces = [(piece, round(score, 6)) for piece, score in data["model"]["vocab"]]
+    special, others = pieces[: len(SPECIAL)], pieces[len(SPECIAL) :]
+    data["model"]["vocab"] = special + sorted(others, key=lambda one: (-one[1], one[0]))
+    return Tokenizer.from_str(json.dumps(data))
 
 
 def _word_piece() -> Tokenizer:
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece()
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[unused1]", "[unused2]"]
-    trainer = trainers.WordPieceTrainer(vocab_size=150, special_tokens=special, show_progress=False)
-    tokenizer.train_from_iterator(CORPUS, trainer)
+    tokenizer = _as_bert(models.WordPiece(_pieces(special), unk_token="[UNK]"))
+    tokenizer.add_special_tokens(special)
     ids = {token: tokenizer.token_to_id(token) for token in special}
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
         special_tokens=[("[CLS]", ids["[CLS]"]), ("[SEP]", ids["[SEP]"])],
     )
+    return tokenizer
+
+
+def _pieces(special: list[str]) -> dict[str, int]:
+    """Train pieces of words; the trainer numbers the letters within words by chance if it may."""
+    inner = sorted({f"##{letter}" for letter in "".join(CORPUS).lower() if letter.isalpha()})
+    trained = _as_bert(models.WordPiece(unk_token="[UNK]"))
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=150, special_tokens=special + inner, show_progress=False
+    )
+    trained.train_from_iterator(CORPUS, trainer)
+    return dict(trained.get_vocab())
+
+
+def _as_bert(model: models.Model) -> Tokenizer:
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
     return tokenizer
 
 

@@ -19,9 +19,14 @@ BARE = "_surgery_bare"
 """Attribute of an extended module's class: the class that it had before, without any behaviour."""
 
 
+_NONE: frozenset[str] = frozenset()
+
+
 def own_tensors(module: nn.Module) -> frozenset[str]:
     """Give the names, relative to one module, of the tensors that extensions added to it."""
-    table: dict[str, Any] = module.__dict__.get(EXTENSIONS, {})
+    table: dict[str, Any] | None = module.__dict__.get(EXTENSIONS)
+    if not table:
+        return _NONE
     return frozenset(name for e in table.values() for name in (*e.tensors, *e.shares))
 
 

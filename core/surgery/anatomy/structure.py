@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 from torch import nn
 
 from surgery.anatomy.extended import bare_class, own_tensors
 from surgery.anatomy.site import Site
+from surgery.anatomy.tree import paths_of
 
 
 def structure(model: nn.Module) -> list[Site]:
@@ -13,28 +16,31 @@ def structure(model: nn.Module) -> list[Site]:
 
     A module's ``weight`` belongs to the module's site; every other parameter has its own.
     """
-    paths = _paths(model)
-    modules, parameters = [], []
+    modules: list[Site] = []
+    parameters: list[Site] = []
     names: dict[int, str] = {}
-    for path, module in model.named_modules():
+    for module, paths in _modules(model):
+        path, types = paths[0], types_of(bare_class(module))
         weight = module._parameters.get("weight")
-        added = own_tensors(module)
-        modules.append(
-            Site(
-                path,
-                paths[id(module)],
-                parameter=None if weight is None else _join(path, "weight"),
-                types=types_of(bare_class(module)),
-                shape=() if weight is None else tuple(weight.shape),
-                tied=None if weight is None else _tied(weight, _join(path, "weight"), names),
-            )
-        )
-        for leaf, tensor in module._parameters.items():
-            if tensor is not None and leaf != "weight" and leaf not in added:
-                name = _join(path, leaf)
-                shape, tied = tuple(tensor.shape), _tied(tensor, name, names)
-                parameters.append(Site(name, (name,), name, ("Parameter",), shape=shape, tied=tied))
+        if weight is None:
+            modules.append(Site(path, paths, types=types))
+        else:
+            name = _join(path, "weight")
+            shape, tied = tuple(weight.shape), _tied(weight, name, names)
+            modules.append(Site(path, paths, name, types, shape=shape, tied=tied))
+        if module._parameters:
+            parameters += _raw(path, module, names)
     return modules + parameters
+
+
+def _raw(path: str, module: nn.Module, names: dict[int, str]) -> Iterator[Site]:
+    """Give the sites of a module's own parameters that are not its weight."""
+    added = own_tensors(module)
+    for leaf, tensor in module._parameters.items():
+        if tensor is not None and leaf != "weight" and leaf not in added:
+            name = _join(path, leaf)
+            shape, tied = tuple(tensor.shape), _tied(tensor, name, names)
+            yield Site(name, (name,), name, ("Parameter",), shape=shape, tied=tied)
 
 
 def trainable_of(model: nn.Module) -> tuple[int, int]:
@@ -49,11 +55,13 @@ def _tied(tensor: nn.Parameter, name: str, names: dict[int, str]) -> str | None:
     return first if first != name else None
 
 
-def _paths(model: nn.Module) -> dict[int, tuple[str, ...]]:
-    found: dict[int, tuple[str, ...]] = {}
-    for path, module in model.named_modules(remove_duplicate=False):
-        found[id(module)] = (*found.get(id(module), ()), path)
-    return found
+def _modules(model: nn.Module) -> Iterable[tuple[nn.Module, tuple[str, ...]]]:
+    """Give every module once, with all of its paths."""
+    found: dict[int, tuple[nn.Module, tuple[str, ...]]] = {}
+    for path, module in paths_of(model):
+        known = found.get(id(module))
+        found[id(module)] = (module, (*known[1], path) if known else (path,))
+    return found.values()
 
 
 def _join(path: str, leaf: str) -> str:

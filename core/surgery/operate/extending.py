@@ -68,7 +68,7 @@ def _become(module: nn.Module, cls: type[nn.Module], table: dict[str, Extend]) -
 
 
 def _set(module: nn.Module, cls: type[nn.Module], table: dict[str, Extend]) -> None:
-    module.__class__ = cls
+    object.__setattr__(module, "__class__", cls)  # without the search of Module.__setattr__
     if table:
         module.__dict__[EXTENSIONS] = table
         return

@@ -9,7 +9,7 @@ from functools import cached_property
 from surgery.anatomy.select import Selection, select
 from surgery.anatomy.site import Anatomy, Site
 from surgery.anatomy.walk import walk
-from surgery.errors import IntegrityError, RefusedError
+from surgery.errors import IntegrityError, RefusedError, SurgeryError
 from surgery.operate.claims import Claims
 from surgery.operate.family import Family
 from surgery.operate.patient import Patient
@@ -121,9 +121,13 @@ def proceed(
     patient, reading, claims = operation.patient, _Reading(operation.patient, families), Claims()
     for number, step in enumerate(steps):
         known = None if sites is None else tuple(sites[number])
-        planned = _plan_step(step, patient, reading, known)
-        claims.add(step, planned.edits)
-        operation.transaction.place(planned.edits, len(operation.steps))
+        try:
+            planned = _plan_step(step, patient, reading, known)
+            claims.add(step, planned.edits)
+            operation.transaction.place(planned.edits, len(operation.steps))
+        except SurgeryError as error:
+            error.begin_at(step.where, step.surgery.name)
+            raise
         operation.steps.append(planned)
         reading.renew(operation.transaction)
     operation.notes += reading.notes

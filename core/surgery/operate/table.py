@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
 
+from surgery.anatomy.tree import paths_of
 from surgery.operate.dtypes import dtype_of, name_of
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class Row:
 
 def named_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor, bool]]:
     """Give every tensor of a model under every name: name, tensor, whether it is persistent."""
-    for path, module in model.named_modules(remove_duplicate=False):
+    for path, module in paths_of(model):
         prefix = f"{path}." if path else ""
         for leaf, parameter in module._parameters.items():
             if parameter is not None:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from surgery.anatomy.tree import paths_of
 from surgery.errors import ConflictError, SurgeryError, did_you_mean
 from surgery.operate.behaviour import HeldInEval
 from surgery.operate.dtypes import dtype_of
@@ -49,8 +50,6 @@ from surgery.operate.patient import Patient
 from surgery.operate.slots import Base, Origin, Slot
 from surgery.operate.table import named_tensors, table_of
 
-_META = torch.device("meta")
-
 
 class Transaction:
     """Place edits on one patient; new tensors stay on meta until they are filled.
@@ -83,9 +82,9 @@ class Transaction:
         Raises:
             SurgeryError: an edit names something that is not there.
         """
-        self._step = step
+        self._step, place = step, self._place  # a descriptor, which is slow to look up
         for edit in edits:
-            self._place(edit)
+            place(edit)
 
     def rollback(self) -> None:
         """Take back everything that was placed; the patient is then exactly as before."""
@@ -150,7 +149,7 @@ class Transaction:
         if leaf in module._parameters or leaf in module._buffers:
             raise ConflictError(name, "a free name", "a tensor of that name")
         slot = self._slot(name, new.shape, new.dtype, new.value)
-        empty = torch.empty(new.shape, dtype=dtype_of(new.dtype), device=_META)
+        empty = torch.empty(new.shape, dtype=dtype_of(new.dtype), device="meta")
         slot.trainable, slot.buffer = new.trainable and not new.buffer, new.buffer
         slot.device = device
         table: dict[str, Any] = module._buffers if new.buffer else module._parameters
@@ -209,7 +208,7 @@ class Transaction:
         slot = self._slot(edit.name, edit.shape, edit.dtype, edit.value)
         slot.trainable, slot.buffer = tensor.requires_grad, buffer
         slot.device = old.device if isinstance(old, Slot) else tensor.device
-        empty: Tensor = torch.empty(edit.shape, dtype=dtype_of(edit.dtype), device=_META)
+        empty: Tensor = torch.empty(edit.shape, dtype=dtype_of(edit.dtype), device="meta")
         empty = empty if buffer else nn.Parameter(empty, requires_grad=tensor.requires_grad)
         holders = list(holders_of_tensor(self._modules.values(), tensor))
         self._register(slot, empty, holders)
@@ -289,7 +288,7 @@ class Transaction:
         self._undo.append(self._forget)
 
     def _forget(self) -> None:
-        self._modules = dict(self.patient.model.named_modules(remove_duplicate=False))
+        self._modules = dict(paths_of(self.patient.model))
 
     def _device_near(self, *modules: nn.Module) -> torch.device | None:
         for module in (*modules, self.patient.model):

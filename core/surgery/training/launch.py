@@ -67,7 +67,7 @@ def slurm(job: Job) -> str:
         "#SBATCH --requeue\n"
         "#SBATCH --signal=B:TERM@120\n"
         "set -euo pipefail\n"
-        'head="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)"\n'
+        'head="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)"\n'
         "# TERM goes on to every process, which finishes its step and saves\n"
         "trap 'kill -TERM ${!-} && wait $! || scontrol requeue \"$SLURM_JOB_ID\"' TERM\n"
         f"srun torchrun --nnodes {job.machines} --nproc-per-node {job.processes} \\\n"
@@ -89,7 +89,7 @@ def sky(job: Job) -> str:
         "setup: |\n"
         '  pip install "model-surgery[hf,train]"\n'
         "run: |\n"
-        '  head="$(echo "$SKYPILOT_NODE_IPS" | head -n 1)"\n'
+        '  head="$(echo "$SKYPILOT_NODE_IPS" | sed -n 1p)"\n'
         f'  torchrun --nnodes "$SKYPILOT_NUM_NODES" --nproc-per-node {job.processes} \\\n'
         '    --node-rank "$SKYPILOT_NODE_RANK" --master-addr "$head" --master-port 29500 \\\n'
         f"    {job.arguments}\n"

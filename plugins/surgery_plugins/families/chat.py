@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from surgery.operate.patient import Patient
 
-_PARTS = ("vision_model", "mlp1", "language_model")
+_PARTS = {"vision_model", "mlp1", "language_model"}
 
 
 @final
@@ -58,7 +58,7 @@ class InternVLChat(Family):
 
 def _chats(model: nn.Module) -> Iterator[tuple[str, Any]]:
     for path, module in model.named_modules():
-        if all(hasattr(module, part) for part in _PARTS):
+        if module._modules.keys() >= _PARTS:
             yield path, module
 
 

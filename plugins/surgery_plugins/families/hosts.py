@@ -6,9 +6,10 @@ configuration and modules, never from a table of constants.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from functools import cache
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from torch import nn
@@ -124,11 +125,17 @@ def places(model: nn.Module) -> dict[str, tuple[Host, nn.Module]]:
     """
     found: dict[str, tuple[Host, nn.Module]] = {}
     for path, module in model.named_modules():
-        names = {cls.__name__ for cls in type(module).__mro__}
-        for host in HOSTS:
-            if host.types & names and hasattr(module, host.connector):
+        for host in _hosts_of(cast("Hashable", type(module))):
+            if hasattr(module, host.connector):
                 found[f"{path}.{host.connector}" if path else host.connector] = (host, module)
     return found
+
+
+@cache
+def _hosts_of(kind: Hashable) -> tuple[Host, ...]:
+    """Give the hosts that a class or one of its bases is named as."""
+    names = {cls.__name__ for cls in cast("type", kind).__mro__}
+    return tuple(host for host in HOSTS if host.types & names)
 
 
 def fit_of(model: nn.Module, path: str, config: Any = None) -> Fit:

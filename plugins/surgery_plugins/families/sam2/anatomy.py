@@ -97,7 +97,7 @@ def segmenters(model: nn.Module) -> Iterator[Segmenter]:
     """Give every SAM 2 in a model, in module order."""
     for path, module in model.named_modules():
         for maker, names in _NAMES.items():
-            if names[0].partition(".")[0] not in module._modules:
+            if names[3] not in module._modules:
                 continue
             parts = [_part(module, name) for name in names]
             if None not in parts and hasattr(parts[0], "pos_embed_window"):

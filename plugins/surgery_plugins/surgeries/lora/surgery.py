@@ -12,6 +12,7 @@ from pydantic import Field
 
 from surgery.anatomy.glob import glob_regex
 from surgery.anatomy.site import Site
+from surgery.anatomy.tree import paths_of
 from surgery.errors import RefusedError, did_you_mean
 from surgery.operate.edits import Edit, Extend, SetTrainable
 from surgery.operate.surgery import AtInit, Surgery
@@ -99,7 +100,7 @@ class Lora(Surgery):
         from surgery_plugins.surgeries.lora.observe import Observation
 
         self._check_patterns(sites)
-        modules = dict(patient.model.named_modules(remove_duplicate=False))
+        modules = dict(paths_of(patient.model))
         beginning = Beginning(self.init, Observation(patient))
         for group in _by_weight(sites):
             rests: list[Rest] = []
