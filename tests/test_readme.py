@@ -47,7 +47,7 @@ def test_the_two_commands_stand_where_ci_looks_for_them() -> None:
 
 
 def test_there_are_blocks_to_run() -> None:
-    assert (len(blocks("bash")), len(blocks("python")), len(blocks("yaml"))) == (5, 2, 1)
+    assert (len(blocks("bash")), len(blocks("python")), len(blocks("yaml"))) == (6, 2, 1)
 
 
 @pytest.mark.demo
