@@ -167,6 +167,15 @@ def test_an_output_with_an_adapter_is_no_change_of_the_base(tmp_path: Path) -> N
     assert not (tmp_path / "again").exists()
 
 
+def test_each_change_that_is_expressed_is_reported(tmp_path: Path) -> None:
+    both(tmp_path, llama, "q_proj.weight", "down_proj.weight")
+    said: list[tuple[str, int, int]] = []
+    place = [tmp_path / name for name in ("tuned", "base", "out")]
+    extract(*place, ALL, report=lambda *what: said.append(what))
+    counts = [("express", done, 4) for done in range(5)]
+    assert said == [("compare", 0, 0), *counts, ("write", 0, 0)]
+
+
 def test_where_nothing_changed_there_is_nothing_to_extract(tmp_path: Path) -> None:
     both(tmp_path, llama)
     with pytest.raises(RefusedError, match="none that changed"):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from surgery.cli.completion import models, offers
+from surgery.cli.progress import steps_bar
 from surgery.cli.session import Session, common
 
 if TYPE_CHECKING:
@@ -56,15 +57,22 @@ def extract(
     from surgery.flow.extract import extract as make
     from surgery.report.extract import extract_lines
 
-    made = make(
-        tuned,
-        base,
-        out,
-        Wanted(options["rank"], options["energy"], _selector(keys), options["use"]),
-        force=options["force"],
-        plugins=session.registry,
-        report=lambda what: session.remark(f"{what} ..."),
-    )
+    with steps_bar(session, "express") as show:
+
+        def report(what: str, done: int, total: int) -> None:
+            if not done:
+                session.remark(f"{what} {total} changes ..." if total else f"{what} ...")
+            show(done, total or None, "")
+
+        made = make(
+            tuned,
+            base,
+            out,
+            Wanted(options["rank"], options["energy"], _selector(keys), options["use"]),
+            force=options["force"],
+            plugins=session.registry,
+            report=report,
+        )
     session.result(made.to_json(), "\n".join(extract_lines(made)))
 
 

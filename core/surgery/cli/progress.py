@@ -69,7 +69,7 @@ def bytes_counter(
 
 
 @contextmanager
-def steps_bar(session: Session, what: str) -> Iterator[Callable[[int, int, str], None]]:
+def steps_bar(session: Session, what: str) -> Iterator[Callable[[int, int | None, str], None]]:
     """Show how many steps are done, how fast, and what they gave.
 
     Args:
@@ -77,7 +77,7 @@ def steps_bar(session: Session, what: str) -> Iterator[Callable[[int, int, str],
         what: what is being done, a verb.
 
     Yields:
-        A function that takes steps done, steps in all, and a text.
+        A function that takes steps done, steps in all (None where unknown), and a text.
     """
     if not watched(session):
         yield lambda done, total, text: None

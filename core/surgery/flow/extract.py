@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -30,8 +31,8 @@ from surgery.operate.patient import Patient
 from surgery.operate.source import Source
 from surgery.operate.step import Step
 
-Report: TypeAlias = Callable[[str], object]
-"""Called with what begins now."""
+Report: TypeAlias = Callable[[str, int, int], object]
+"""Called with what is being done, how much of it is done, and how much there is; 0 if unknown."""
 
 _EVERYWHERE = Selector(path=(EVERYWHERE,))
 
@@ -93,7 +94,7 @@ def extract(
     *,
     force: bool = False,
     plugins: Registry | None = None,
-    report: Report = lambda what: None,
+    report: Report = lambda what, done, total: None,
 ) -> Extracted:
     """Express how a checkpoint differs from its base as a surgery, and write that as an output.
 
@@ -106,7 +107,7 @@ def extract(
         wanted: which weights, how closely, and by which surgery.
         force: replace what stands at ``out``.
         plugins: what is installed; found by itself if not given.
-        report: called with what begins now.
+        report: called with what is being done, and after each change that is expressed.
 
     Raises:
         RefusedError: no selected weight changed, or the surgery cannot express a change.
@@ -117,14 +118,15 @@ def extract(
     cls = _able(name, known)
     source = source_given(_absolute(base), known)
     with publish(target, force=force) as folder:
-        report("compare")
+        report("compare", 0, 0)
         patient = source.build()
         pairs = pairs_of(tuned, source, patient, known)
         found = walk(patient.model, patient.inputs, families=known.families())
         changes, notes = _changes(pairs, found, wanted.at, cls)
-        report(f"express {len(changes)} changes")
-        expressed = cls.express(changes, patient, wanted.limits)
-        report("write")
+        express = partial(report, "express")
+        express(0, len(changes))
+        expressed = cls.express(changes, patient, wanted.limits, express)
+        report("write", 0, 0)
         _write(folder, source, patient, changes, expressed, known)
     return Extracted(target, name, expressed.fits, (*pairs.notes, *notes, *_large(expressed.fits)))
 

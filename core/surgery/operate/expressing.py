@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 from surgery.anatomy.site import Site
 from surgery.checkpoint.pair import Pair
@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 
     from surgery.operate.patient import Patient
     from surgery.operate.surgery import Surgery
+
+
+Watch: TypeAlias = "Callable[[int, int], object]"
+"""Called with how many changes are expressed, and how many there are."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,11 @@ class Expressing(Protocol):
 
     @classmethod
     def express(
-        cls, changes: Sequence[tuple[Site, Pair]], patient: Patient, limits: Limits
+        cls,
+        changes: Sequence[tuple[Site, Pair]],
+        patient: Patient,
+        limits: Limits,
+        watch: Watch,
     ) -> Expressed:
         """Express changes of weights in tensors of the surgery's own.
 
@@ -88,6 +96,7 @@ class Expressing(Protocol):
                 the weight of each before and after, of one shape.
             patient: the base's structure; it may be on meta.
             limits: how closely.
+            watch: to be called after each change.
 
         Raises:
             RefusedError: a change cannot be expressed.

@@ -22,7 +22,7 @@ from surgery.checkpoint.pair import Pair
 from surgery.checkpoint.spectrum import Matrix, Spectrum, holding, leading
 from surgery.errors import RefusedError
 from surgery.operate.edits import Edit, Extend
-from surgery.operate.expressing import Expressed, Fit, Limits
+from surgery.operate.expressing import Expressed, Fit, Limits, Watch
 from surgery_plugins.surgeries.lora.arithmetic import rows_index
 from surgery_plugins.surgeries.lora.branch import CONV, Branch
 from surgery_plugins.surgeries.lora.places import Place, place_of
@@ -72,7 +72,11 @@ class Part:
 
 
 def express(
-    cls: type[Lora], changes: Sequence[tuple[Site, Pair]], patient: Patient, limits: Limits
+    cls: type[Lora],
+    changes: Sequence[tuple[Site, Pair]],
+    patient: Patient,
+    limits: Limits,
+    watch: Watch,
 ) -> Expressed:
     """Express changes as adapters of scale 1; see ``Expressing.express``.
 
@@ -81,6 +85,7 @@ def express(
         changes: the sites, and the weight of each before and after.
         patient: the base's structure.
         limits: the rank, or the energy that decides it for each weight.
+        watch: called after each change.
 
     Raises:
         RefusedError: a change is not finite.
@@ -88,7 +93,10 @@ def express(
     modules = dict(patient.model.named_modules(remove_duplicate=False))
     sites = [site for site, _ in changes]
     places = [place_of(site, modules) for site in sites]
-    parts = [_parts(s, p, pair, limits) for (s, pair), p in zip(changes, places, strict=True)]
+    parts = []
+    for (site, pair), place in zip(changes, places, strict=True):
+        parts.append(_parts(site, place, pair, limits))
+        watch(len(parts), len(changes))
     surgery = _surgery(cls, sites, places, parts)
     edits = {_key(edit): edit for edit in surgery.operate(sites, patient) if _places(edit)}
     values: dict[str, Tensor] = {}

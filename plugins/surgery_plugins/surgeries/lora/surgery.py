@@ -32,7 +32,7 @@ from surgery_plugins.surgeries.lora.values import Beginning, Rest, rewritten
 if TYPE_CHECKING:
     from surgery.checkpoint.pair import Pair
     from surgery.operate.behaviour import Behaviour
-    from surgery.operate.expressing import Expressed, Limits
+    from surgery.operate.expressing import Expressed, Limits, Watch
     from surgery.operate.patient import Patient
 
 _Rank = Annotated[int, Field(gt=0)]
@@ -128,12 +128,16 @@ class Lora(Surgery):
 
     @classmethod
     def express(
-        cls, changes: Sequence[tuple[Site, Pair]], patient: Patient, limits: Limits
+        cls,
+        changes: Sequence[tuple[Site, Pair]],
+        patient: Patient,
+        limits: Limits,
+        watch: Watch,
     ) -> Expressed:
         """Express changes of weights as adapters of scale 1."""
         from surgery_plugins.surgeries.lora.extract import express
 
-        return express(cls, changes, patient, limits)
+        return express(cls, changes, patient, limits, watch)
 
     def _extend(self, site: Site, place: Place, beginning: Beginning) -> tuple[Extend, Rest | None]:
         names = _names(self.adapter, site, place)
