@@ -114,6 +114,11 @@ class TrainForm(Form):
     epochs: _Count | None = Field(None, description="Passes over the samples; or give steps.")
     batch: _Count = Field(8, description="Samples of one optimizer step, over all processes.")
     micro: _Count | None = Field(None, description="Samples of one forward; by default batch.")
+    group_by_length: bool = Field(
+        False,
+        description="Batches of texts of about one length, so that little is padded; all samples "
+        "are read once to count their tokens.",
+    )
     optimizer: OptimizerForm = Field(OptimizerForm(), description="The optimizer.")
     schedule: ScheduleForm = Field(ScheduleForm(), description="How the learning rate moves.")
     groups: list[GroupForm] = Field([], description="Parameters with settings of their own.")

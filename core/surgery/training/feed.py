@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from surgery.errors import PatientError
+from surgery.errors import PatientError, RefusedError
 from surgery.operate.objective import Batch, Objective
 
 if TYPE_CHECKING:
@@ -80,6 +80,35 @@ class Reading:
         batch = self.objective.collate(good, self.patient) if good else None
         return Fed(batch, len(encoded), failed)
 
+    def lengths(self) -> list[int]:
+        """Count the tokens of every sample, 0 of those that fail.
+
+        Raises:
+            RefusedError: samples of this objective have no ``input_ids``.
+        """
+        encoded = (self[0, number] for number in range(len(self.samples)))
+        return [0 if isinstance(one, Failed) else _tokens_of(one) for one in encoded]
+
+
+def _tokens_of(sample: Mapping[str, Any]) -> int:
+    """Count the tokens of all texts of an encoded sample."""
+    counts = list(_counts(sample))
+    if not counts:
+        raise RefusedError(
+            "train.group_by_length", "samples with input_ids", f"ones with {', '.join(sample)}",
+            "leave it out",
+        )  # fmt: skip
+    return sum(counts)
+
+
+def _counts(sample: Mapping[str, Any]) -> Iterator[int]:
+    for key, value in sample.items():
+        if key == "input_ids":
+            yield len(value)
+        for one in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(one, Mapping):
+                yield from _counts(one)
+
 
 @dataclass(frozen=True)
 class Order:
@@ -92,7 +121,7 @@ class Order:
         seed: of the order.
         rank: number of this process.
         world: number of processes.
-        shuffle: False to keep the order of the samples.
+        lengths: of the samples, so that each step gets those of about one length; or None.
     """
 
     count: int
@@ -101,7 +130,8 @@ class Order:
     seed: int
     rank: int = 0
     world: int = 1
-    shuffle: bool = True
+    lengths: Sequence[int] | None = None
+    _kept: dict[int, list[int]] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def forwards(self) -> int:
@@ -120,27 +150,36 @@ class Order:
 
     def _place(self, position: int) -> tuple[int, int]:
         epoch, within = divmod(position, self.count)
-        return epoch, self._permuted(epoch, within)
+        return epoch, self._permutation(epoch)[within]
 
-    def _permuted(self, epoch: int, within: int) -> int:
-        if not self.shuffle:
-            return within
-        return _permutation(self.seed, epoch, self.count)[within]
+    def _permutation(self, epoch: int) -> list[int]:
+        """Give the order of one epoch; the last two are kept."""
+        if epoch not in self._kept:
+            while len(self._kept) > 1:
+                self._kept.pop(next(iter(self._kept)))
+            order, random = list(range(self.count)), Random(f"{self.seed} {epoch} order")
+            random.shuffle(order)
+            grouped = order if self.lengths is None else _grouped(order, self, random)
+            self._kept[epoch] = grouped
+        return self._kept[epoch]
 
 
-_KEPT: dict[tuple[int, int, int], list[int]] = {}
+_WINDOW = 50
+"""Batches among whose samples those of one length are sought, as transformers' sampler does."""
 
 
-def _permutation(seed: int, epoch: int, count: int) -> list[int]:
-    """Give the order of one epoch; the last two are kept."""
-    key = (seed, epoch, count)
-    if key not in _KEPT:
-        while len(_KEPT) > 1:
-            _KEPT.pop(next(iter(_KEPT)))
-        order = list(range(count))
-        Random(f"{seed} {epoch} order").shuffle(order)
-        _KEPT[key] = order
-    return _KEPT[key]
+def _grouped(order: Sequence[int], form: Order, random: Random) -> list[int]:
+    """Put samples of about one length side by side, and the batches of them in any order."""
+    assert form.lengths is not None
+    batches = []
+    for start in range(0, len(order), _WINDOW * form.batch):
+        window = order[start : start + _WINDOW * form.batch]
+        near = sorted(window, key=form.lengths.__getitem__)
+        batches += [near[at : at + form.batch] for at in range(0, len(near), form.batch)]
+    full = [batch for batch in batches if len(batch) == form.batch]
+    random.shuffle(full)
+    rest = [batch for batch in batches if len(batch) < form.batch]
+    return [number for batch in (*full, *rest) for number in batch]
 
 
 @dataclass(frozen=True)

@@ -107,11 +107,10 @@ def session_of(
         tuple(setup.objective.teachers(model)), world, average,
     )  # fmt: skip
     patient = replace(operation.patient, model=nn.Module())
-    order, steps = _order(setup, len(mixed(setup.data, setup.seed)), world)
+    reading = Reading(mixed(setup.data, setup.seed), setup.objective, patient, setup.seed)
+    order, steps = _order(setup, reading, world, telling)
     loop = Loop(
-        form, wrapped, optimizer, guards,
-        Reading(mixed(setup.data, setup.seed), setup.objective, patient, setup.seed),
-        order, steps, Progress(),
+        form, wrapped, optimizer, guards, reading, order, steps, Progress(),
         average=average,
         scaler=_scaler(form.precision, world),
         record=lambda numbers: telling.numbers(numbers, steps),
@@ -155,7 +154,7 @@ def _units(model: nn.Module, anatomy: Anatomy) -> list[nn.Module]:
     return [model.get_submodule(path) for path in outer]
 
 
-def _order(setup: Setup, count: int, world: World) -> tuple[Order, int]:
+def _order(setup: Setup, reading: Reading, world: World, telling: Telling) -> tuple[Order, int]:
     """Give the order of the samples, and the number of steps."""
     form = setup.form
     micro = form.micro or form.batch // world.size
@@ -164,7 +163,11 @@ def _order(setup: Setup, count: int, world: World) -> tuple[Order, int]:
             "train.batch", f"a multiple of micro {micro} times {world.size} processes",
             str(form.batch), "change batch or micro",
         )  # fmt: skip
-    order = Order(count, form.batch, micro, setup.seed, world.rank, world.size)
+    count, lengths = len(reading.samples), None
+    if form.group_by_length:
+        telling.remark(f"count the tokens of {count} samples ...")
+        lengths = reading.lengths()
+    order = Order(count, form.batch, micro, setup.seed, world.rank, world.size, lengths)
     return order, form.steps or order.steps_of(form.epochs or 1)
 
 
