@@ -14,6 +14,7 @@ from surgery.anatomy.layers import numbered
 
 _PLUMBING = frozenset(vars(nn.Module()))
 _HOOKS = tuple(name for name in _PLUMBING if name.endswith("_hooks"))
+_PLAIN = frozenset((type(None), bool, int, float, complex, str, bytes))
 _NUMBER = re.compile(r"(^|_)(id|idx|index|nr|number)$")
 """Names of attributes that may hold a layer's own number."""
 
@@ -39,7 +40,7 @@ def form(module: nn.Module | None, number: int) -> Hashable:
     if module is None:
         return None
     own = vars(module)
-    if any(own.get(name) for name in _HOOKS) or "forward" in own:
+    if "forward" in own or any(map(own.get, _HOOKS)):
         return object()
     return (
         type(module),
@@ -51,14 +52,14 @@ def form(module: nn.Module | None, number: int) -> Hashable:
             for name, value in own.items()
             if name not in _PLUMBING
         ),
-        tuple((name, value_form(tensor)) for name, tensor in _tensors(module)),
-        tuple((name, form(child, number)) for name, child in module._modules.items()),
+        tuple([(name, value_form(tensor)) for name, tensor in _tensors(module)]),
+        tuple([(name, form(child, number)) for name, child in module._modules.items()]),
     )
 
 
 def value_form(value: Any, owner: Any = None) -> Hashable:
     """Give what equal values have in common: tensors by their form, other objects by identity."""
-    if value is None or isinstance(value, bool | int | float | complex | str | bytes):
+    if type(value) in _PLAIN:
         return type(value), value
     if isinstance(value, Tensor):
         return "tensor", tuple(value.shape), value.stride(), value.dtype, value.device
@@ -70,6 +71,8 @@ def value_form(value: Any, owner: Any = None) -> Hashable:
         return "method", value.__func__, value.__self__ is owner or id(value.__self__)
     if isinstance(value, partial):
         return "partial", value.func, value_form([value.args, value.keywords], owner)
+    if isinstance(value, int | float | complex | str | bytes):  # of a class of its own
+        return type(value), value
     return "object", id(value)
 
 

@@ -26,7 +26,8 @@ def on_meta(model: nn.Module) -> Iterator[None]:
             module.training = False
             for name in own_tensors(module):
                 module._parameters.pop(name, None)
-            module.__class__ = plain_class(module)
+            if (plain := plain_class(module)) is not type(module):
+                module.__class__ = plain
             for table in (module._parameters, module._buffers):
                 _replace(table, twins)
         yield
@@ -44,7 +45,8 @@ def untouched(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         for (module, kind, own), contents in zip(before, tables, strict=True):
-            module.__class__ = kind
+            if type(module) is not kind:
+                module.__class__ = kind
             _restore(vars(module), own)
             for table, held in contents:
                 _restore(table, held)
@@ -63,14 +65,22 @@ def _twin(tensor: Tensor) -> Tensor:
     return empty
 
 
-def _contents(own: dict[str, Any]) -> list[tuple[dict[Any, Any], dict[Any, Any]]]:
-    """Give the mappings among a module's attributes, each with what it holds."""
-    return [(value, dict(value)) for value in own.values() if type(value) in (dict, OrderedDict)]
+_NOTHING: Mapping[Any, Any] = {}
+
+
+def _contents(own: dict[str, Any]) -> list[tuple[dict[Any, Any], Mapping[Any, Any]]]:
+    """Give the mappings among a module's attributes, each with what it holds: mostly nothing."""
+    return [
+        (value, dict(value) if value else _NOTHING)
+        for value in own.values()
+        if type(value) in (dict, OrderedDict)
+    ]
 
 
 def _restore(table: Any, before: Mapping[Any, Any]) -> None:
-    table.clear()
-    table.update(before)
+    if table or before:
+        table.clear()
+        table.update(before)
 
 
 def twin(model: nn.Module, keep: Iterable[Any] = ()) -> nn.Module:
