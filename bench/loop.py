@@ -35,7 +35,7 @@ def run(*, quick: bool = False) -> dict[str, Any]:
     torch.set_num_threads(1)
     rows, verdicts = [], []
     for what, shape, length, steps in (
-        ("tiny", TINY, 16, 60 if quick else 150), ("100 ms", LARGE, 72, 25 if quick else 60),
+        ("tiny", TINY, 16, 40 if quick else 150), ("100 ms", LARGE, 72, 16 if quick else 60),
     ):  # fmt: skip
         with TemporaryDirectory() as folder:
             times = _times(Path(folder), shape, length, steps, 3 if quick else 5)
