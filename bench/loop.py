@@ -38,7 +38,7 @@ def run(*, quick: bool = False) -> dict[str, Any]:
         ("tiny", TINY, 16, 40 if quick else 150), ("100 ms", LARGE, 72, 16 if quick else 60),
     ):  # fmt: skip
         with TemporaryDirectory() as folder:
-            times = _times(Path(folder), shape, length, steps, 3 if quick else 5)
+            times = _times(Path(folder), shape, length, steps, 2 if quick else 5)
         pure = times[PURE]["median"]
         for name, time_ in times.items():
             rows.append({"model": what, "what": name, **time_,
