@@ -17,15 +17,16 @@ ROWS = {
         "tests/checkpoint/test_kill.py", "tests/stream/test_kill.py",
     ],
     "trainings killed and resumed, bit by bit (14)": [
-        "tests/training/test_kills.py", "tests/training/test_run.py",
+        "tests/training/test_run.py", "tests/training/test_kills.py",
     ],
 }  # fmt: skip
 
 
 def run(*, quick: bool = False) -> dict[str, Any]:
-    """Run the tests of all rows; quick: those that the default suite runs."""
-    found = _ran([file for files in ROWS.values() for file in files], quick)
-    rows = [{"what": what, **_counted(found, files)} for what, files in ROWS.items()]
+    """Run the tests of all rows; quick: of the first file each, what the default suite runs."""
+    files = {what: all_of[:1] if quick else all_of for what, all_of in ROWS.items()}
+    found = _ran([one for some in files.values() for one in some], quick)
+    rows = [{"what": what, **_counted(found, some)} for what, some in files.items()]
     broken = [row["what"] for row in rows if row["failed"] or not row["passed"]]
     return {
         "what": "laws that hold or do not, as tests",

@@ -29,7 +29,7 @@ def run(*, quick: bool = False) -> dict[str, Any]:
         width = _width(kind, quick)
         made = {name: build(width) for name, build in _builders(kind).items()}
         x = torch.randn(1, tokens, width, generator=torch.Generator().manual_seed(1)).to(kind)
-        times = rounds({name: _stepping(m, x) for name, m in made.items()}, 3 if quick else 9)
+        times = rounds({name: _stepping(m, x) for name, m in made.items()}, 2 if quick else 9)
         kept = {name: saved(model, x) for name, model in made.items()}
         wrong = errors(kind)
         for name, time in times.items():

@@ -43,7 +43,7 @@ def run(quick: bool = False) -> dict[str, Any]:
     Returns:
         ``rows`` with medians and spreads in milliseconds by command, and ``verdicts``.
     """
-    count = 3 if quick else 15
+    count = 2 if quick else 15
     starts: dict[str, Callable[[], object]] = {
         name: partial(_start, arguments) for name, arguments in COMMANDS.items()
     }
