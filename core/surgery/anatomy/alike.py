@@ -14,7 +14,7 @@ from surgery.anatomy.layers import numbered
 
 _PLUMBING = frozenset(vars(nn.Module()))
 _HOOKS = tuple(name for name in _PLUMBING if name.endswith("_hooks"))
-_PLAIN = frozenset((type(None), bool, int, float, complex, str, bytes))
+_PLAIN = (type(None), int, float, complex, str, bytes)
 _NUMBER = re.compile(r"(^|_)(id|idx|index|nr|number)$")
 """Names of attributes that may hold a layer's own number."""
 
@@ -52,14 +52,14 @@ def form(module: nn.Module | None, number: int) -> Hashable:
             for name, value in own.items()
             if name not in _PLUMBING
         ),
-        tuple([(name, value_form(tensor)) for name, tensor in _tensors(module)]),
-        tuple([(name, form(child, number)) for name, child in module._modules.items()]),
+        tuple((name, value_form(tensor)) for name, tensor in _tensors(module)),
+        tuple((name, form(child, number)) for name, child in module._modules.items()),
     )
 
 
 def value_form(value: Any, owner: Any = None) -> Hashable:
     """Give what equal values have in common: tensors by their form, other objects by identity."""
-    if type(value) in _PLAIN:
+    if isinstance(value, _PLAIN):
         return type(value), value
     if isinstance(value, Tensor):
         return "tensor", tuple(value.shape), value.stride(), value.dtype, value.device
@@ -71,8 +71,6 @@ def value_form(value: Any, owner: Any = None) -> Hashable:
         return "method", value.__func__, value.__self__ is owner or id(value.__self__)
     if isinstance(value, partial):
         return "partial", value.func, value_form([value.args, value.keywords], owner)
-    if isinstance(value, int | float | complex | str | bytes):  # of a class of its own
-        return type(value), value
     return "object", id(value)
 
 

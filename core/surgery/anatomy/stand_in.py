@@ -47,9 +47,9 @@ def untouched(model: nn.Module) -> Iterator[None]:
         for (module, kind, own), contents in zip(before, tables, strict=True):
             if type(module) is not kind:
                 module.__class__ = kind
-            _restore(vars(module), own)
+            restore_table(vars(module), own)
             for table, held in contents:
-                _restore(table, held)
+                restore_table(table, held)
 
 
 def _replace(table: Any, twins: dict[int, Tensor]) -> None:
@@ -77,7 +77,8 @@ def _contents(own: dict[str, Any]) -> list[tuple[dict[Any, Any], Mapping[Any, An
     ]
 
 
-def _restore(table: Any, before: Mapping[Any, Any]) -> None:
+def restore_table(table: Any, before: Mapping[Any, Any]) -> None:
+    """Give a table its entries back, in their order."""
     if table or before:
         table.clear()
         table.update(before)

@@ -7,10 +7,11 @@ from typing import Any
 from torch import nn
 
 from surgery.anatomy.extended import EXTENSIONS, bare_class
+from surgery.anatomy.stand_in import restore_table
 from surgery.errors import ConflictError, SurgeryError, did_you_mean
 from surgery.operate.behaviour import Behaviour, behaving
 from surgery.operate.edits import Extend
-from surgery.operate.holders import Undo, restore_table
+from surgery.operate.holders import Undo
 
 _OURS = "_surgery_"
 """How the attributes begin that extensions and their behaviours leave on a module."""

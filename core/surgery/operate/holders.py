@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 from torch import Tensor, dtype, nn
 
+from surgery.anatomy.stand_in import restore_table
 from surgery.errors import SurgeryError
 from surgery.operate.dtypes import dtype_of
 from surgery.operate.edits import Derive, Keep, Place, SetConfig, Value
@@ -21,12 +22,6 @@ def sources(value: Value) -> tuple[str, ...]:
     if isinstance(value, Keep):
         return (value.name,)
     return value.sources if isinstance(value, Derive) else ()
-
-
-def restore_table(table: dict[str, Any], before: dict[str, Any]) -> None:
-    """Give a table its entries back, in their order."""
-    table.clear()
-    table.update(before)
 
 
 def restore_modes(modes: list[tuple[nn.Module, bool]]) -> None:

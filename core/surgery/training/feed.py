@@ -159,8 +159,9 @@ class Order:
                 self._kept.pop(next(iter(self._kept)))
             order, random = list(range(self.count)), Random(f"{self.seed} {epoch} order")
             random.shuffle(order)
-            grouped = order if self.lengths is None else _grouped(order, self, random)
-            self._kept[epoch] = grouped
+            if self.lengths is not None:
+                order = _grouped(order, self.lengths, self.batch, random)
+            self._kept[epoch] = order
         return self._kept[epoch]
 
 
@@ -168,18 +169,15 @@ _WINDOW = 50
 """Batches among whose samples those of one length are sought, as transformers' sampler does."""
 
 
-def _grouped(order: Sequence[int], form: Order, random: Random) -> list[int]:
+def _grouped(order: Sequence[int], lengths: Sequence[int], batch: int, random: Random) -> list[int]:
     """Put samples of about one length side by side, and the batches of them in any order."""
-    assert form.lengths is not None
-    batches = []
-    for start in range(0, len(order), _WINDOW * form.batch):
-        window = order[start : start + _WINDOW * form.batch]
-        near = sorted(window, key=form.lengths.__getitem__)
-        batches += [near[at : at + form.batch] for at in range(0, len(near), form.batch)]
-    full = [batch for batch in batches if len(batch) == form.batch]
-    random.shuffle(full)
-    rest = [batch for batch in batches if len(batch) < form.batch]
-    return [number for batch in (*full, *rest) for number in batch]
+    near: list[int] = []
+    for start in range(0, len(order), _WINDOW * batch):
+        near += sorted(order[start : start + _WINDOW * batch], key=lengths.__getitem__)
+    starts = list(range(0, len(near) - batch + 1, batch))
+    rest = near[len(starts) * batch :]  # what fills no batch stays last
+    random.shuffle(starts)
+    return [number for start in starts for number in near[start : start + batch]] + rest
 
 
 @dataclass(frozen=True)
