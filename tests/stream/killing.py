@@ -16,16 +16,18 @@ import sys
 import time
 from contextlib import redirect_stdout
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from surgery.cli import main
+from surgery.cli.run import run as command_line
 
 EVENTS = {
     "open", "os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir", "os.chmod", "os.truncate",
     "os.listdir", "os.scandir", "shutil.copyfile", "shutil.rmtree", "os.utime", "fcntl.flock",
 }  # fmt: skip
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_TRUNC
-CLEAN, ESCAPED = 97, 98
+ESCAPED = 98
 
 
 class Moment:
@@ -58,24 +60,31 @@ def files_of(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
 
 
+def interrupt(_: int, frame: FrameType | None) -> None:
+    """Raise what Ctrl-C raises while the command runs, and nothing before or after it."""
+    while frame is not None:
+        if frame.f_code is command_line.__code__:
+            raise KeyboardInterrupt
+        frame = frame.f_back
+
+
 def child(arguments: list[str], number: int, sign: int, base: Path) -> int:
     """Fork a child that runs a command; give its process id."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until the child can hear it
     pid = os.fork()
     if pid:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         return pid
-    status, moment, begun = CLEAN, Moment(number, sign, base), False
+    status, moment = ESCAPED, Moment(number, sign, base)
     try:
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored
-        sys.addaudithook(moment)
+        signal.signal(signal.SIGINT, interrupt)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         quiet = os.open(os.devnull, os.O_WRONLY)
         os.dup2(quiet, 1)
         os.dup2(quiet, 2)
-        begun = True
+        sys.addaudithook(moment)
         status = main(arguments)
-    except KeyboardInterrupt:
-        status = ESCAPED if begun else 130
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command is at its end
         if moment.broken:
             status = 99
         Path(os.environ["COUNT"]).write_text(str(moment.seen))

@@ -25,7 +25,7 @@ from tests.training.test_run import equal, tensors
 KILLS = 25
 """In one process, and once more in two."""
 
-STEPS = 5 * KILLS
+STEPS = 10 * KILLS
 PLACES = mp.get_context("forkserver")
 PLACES.set_forkserver_preload(["tests.training.killed"])
 DROPOUT = [SURGERIES[0], {**SURGERIES[1], "with": {"rank": 4, "dropout": 0.2}}]
