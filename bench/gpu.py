@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.lora_step import ALPHA, BASE, GOALS, LEAN, OURS, PEFT, RANK, TARGETS, errors
+from bench.lora_step import ALPHA, BASE, GOALS, LEAN, OURS, PEFT, PEFT_LOW, RANK, TARGETS, errors
 
 SHAPE = {
     "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
@@ -58,7 +58,7 @@ def measured(device: Device, shape: dict[str, int], lengths: Any, count: int) ->
             share = ours / steps[name]["median"]
             met = "met" if share <= goal else "missed"
             verdicts.append(f"T {tokens}: {share:.3f} of {name} (goal {goal}: {met})")
-    share = wrong[OURS] / min(wrong[PEFT], wrong[LEAN])
+    share = wrong[OURS] / min(wrong[PEFT], wrong[PEFT_LOW])
     verdicts.append(
         f"gradient error {share:.3f} of PEFT's better (goal 1.1: "
         f"{'met' if share <= 1.1 else 'missed'})"
@@ -89,21 +89,22 @@ def _adapted(name: str, model: nn.Module) -> Iterator[nn.Module]:
     """Place adapters as one of the candidates does, and take them away again."""
     if name == BASE:
         yield model
-    elif name == OURS:
-        done = _surgery(model)
+    elif name in (OURS, LEAN):
+        done = _surgery(model, lean=name == LEAN)
         yield model
         done.undo()
     else:
-        made = _peft(model, low=name == LEAN)
+        made = _peft(model, low=name == PEFT_LOW)
         yield made
         made.unload()
 
 
-def _surgery(model: nn.Module) -> Any:
+def _surgery(model: nn.Module, *, lean: bool = False) -> Any:
     import surgery
 
     at = {"path": [f"**.{name}" for name in TARGETS]}
-    return surgery.apply(model, [{"use": "lora", "at": at, "with": {"rank": RANK, "alpha": ALPHA}}])
+    lora = {"use": "lora", "at": at, "with": {"rank": RANK, "alpha": ALPHA}}
+    return surgery.apply(model, [lora, {"use": "lean"}] if lean else [lora])
 
 
 def _peft(model: nn.Module, *, low: bool) -> Any:
@@ -119,7 +120,7 @@ def _steps(device: Device, shape: dict[str, int], tokens: int, count: int) -> di
     model = _llama(device, shape)
     ids = torch.randint(0, shape["vocab_size"], (1, tokens), device=device)
     x = model.get_input_embeddings()(ids).detach()  # type: ignore[operator]
-    times: dict[str, list[float]] = {name: [] for name in (BASE, OURS, PEFT, LEAN)}
+    times: dict[str, list[float]] = {name: [] for name in (BASE, OURS, LEAN, PEFT, PEFT_LOW)}
     peaks: dict[str, float] = {}
     for number in range(count + 1):
         for name, seen in times.items():

@@ -24,46 +24,9 @@ if TYPE_CHECKING:
 @hookimpl
 def surgery_surgeries() -> Sequence[type[Surgery]]:
     """Give the built-in surgeries."""
-    from surgery.operate.merge import Merge
-    from surgery_plugins.surgeries.attach import Attach
-    from surgery_plugins.surgeries.cast import Cast
-    from surgery_plugins.surgeries.freeze import Freeze, Unfreeze
-    from surgery_plugins.surgeries.fuse import Fuse, Unfuse
-    from surgery_plugins.surgeries.head import Head
-    from surgery_plugins.surgeries.layers import Layers
-    from surgery_plugins.surgeries.lora import Lora, LoraCombine
-    from surgery_plugins.surgeries.patch_embed import PatchEmbed
-    from surgery_plugins.surgeries.peft_bridge import Peft
-    from surgery_plugins.surgeries.pos_embed import PosEmbed
-    from surgery_plugins.surgeries.resampler import Resampler
-    from surgery_plugins.surgeries.rope import Rope
-    from surgery_plugins.surgeries.swap import Swap
-    from surgery_plugins.surgeries.tensors import Tensors
-    from surgery_plugins.surgeries.tokens.surgery import Tokens
-    from surgery_plugins.surgeries.untie import Untie
+    from surgery_plugins.surgeries.built_in import BUILT_IN
 
-    return (
-        Freeze,
-        Unfreeze,
-        Untie,
-        Tokens,
-        Resampler,
-        Lora,
-        LoraCombine,
-        Merge,
-        Peft,
-        Rope,
-        PosEmbed,
-        PatchEmbed,
-        Head,
-        Layers,
-        Fuse,
-        Unfuse,
-        Swap,
-        Tensors,
-        Attach,
-        Cast,
-    )
+    return BUILT_IN
 
 
 @hookimpl

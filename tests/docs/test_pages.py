@@ -26,6 +26,7 @@ HERE: dict[str, tuple[bases.Base, tuple[str, ...]]] = {
     "coming-from/torchtune.md": (bases.llm, ()),
     "coming-from/axolotl.md": (bases.llm, ()),
     "peft.md": (bases.adapter, ()),
+    "lean.md": (bases.llm, QUICK),
 }
 SLOW: dict[str, tuple[bases.Base, tuple[str, ...]]] = {
     "start.md": (bases.nothing, ()),

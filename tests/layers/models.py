@@ -115,15 +115,19 @@ def ids() -> torch.Tensor:
     return torch.arange(6).reshape(1, 6) % 30 + 3
 
 
+def logits(model: Any) -> torch.Tensor:
+    if hasattr(model.config, "vision_config") and "clip" in model.config.model_type:
+        pixels = torch.linspace(-1, 1, 192).reshape(1, 3, 8, 8)
+        return model(input_ids=ids(), pixel_values=pixels).logits_per_image
+    if "vit" in model.config.model_type:
+        return model(torch.linspace(-1, 1, 192).reshape(1, 3, 8, 8)).logits
+    more = {"decoder_input_ids": ids()} if model.config.is_encoder_decoder else {}
+    return model(input_ids=ids(), **more).logits
+
+
 def answers(model: Any) -> torch.Tensor:
     with torch.no_grad():
-        if hasattr(model.config, "vision_config") and "clip" in model.config.model_type:
-            pixels = torch.linspace(-1, 1, 192).reshape(1, 3, 8, 8)
-            return model(input_ids=ids(), pixel_values=pixels).logits_per_image
-        if "vit" in model.config.model_type:
-            return model(torch.linspace(-1, 1, 192).reshape(1, 3, 8, 8)).logits
-        more = {"decoder_input_ids": ids()} if model.config.is_encoder_decoder else {}
-        return model(input_ids=ids(), **more).logits
+        return logits(model)
 
 
 def generated(model: Any, cache: bool) -> torch.Tensor:

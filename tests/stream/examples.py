@@ -26,6 +26,7 @@ EXAMPLES: dict[str, tuple[Any, list[dict[str, Any]]]] = {
     "fuse": ("llama", [FUSE]),
     "head": ("vit", [{"use": "head", "with": {"labels": 5}}]),
     "layers": ("llama", [{"use": "layers", "at": {"layers": "1"}, "with": {"do": "insert"}}]),
+    "lean": ("llama", [{"use": "lean"}]),
     "lora": ("llama", [{"use": "lora", "at": QV, "with": {"dora": True, "rank": 2}}, *(
         {"use": "lora", "at": {"path": f"**.{place}"},
          "with": {"rank": 2, "adapter": init, "init": init}, "overlap": True}
@@ -51,7 +52,7 @@ EXAMPLES: dict[str, tuple[Any, list[dict[str, Any]]]] = {
     "untie": ("llama tied", [{"use": "untie", "at": {"path": "lm_head"}}]),
 }  # fmt: skip
 
-KEEPING = {"cast", "freeze"}
+KEEPING = {"cast", "freeze", "lean"}
 """Surgeries that compute no values: they keep tensors, or change none."""
 
 

@@ -18,7 +18,7 @@ import torch
 from surgery.checkpoint.tensors import TensorReader
 from surgery.hooks.registry import Registry
 from surgery.training.run import train_recipe
-from tests.training.conftest import PLUGIN, recipe_of
+from tests.training.conftest import PLUGIN, SURGERIES, recipe_of
 from tests.training.test_run import equal, losses, tensors
 
 
@@ -51,12 +51,16 @@ def curve(folder: Path) -> list[float]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
+@pytest.mark.parametrize(
+    ("strategy", "more"), [("ddp", []), ("fsdp2", []), ("fsdp2", [{"use": "lean"}])],
+    ids=["ddp", "fsdp2", "fsdp2 and lean"],
+)  # fmt: skip
 def test_two_processes_give_the_losses_of_one(
-    base: Path, tmp_path: Path, known: Registry, strategy: str
+    base: Path, tmp_path: Path, known: Registry, strategy: str, more: list[Any]
 ) -> None:
     one = train_recipe(recipe_of(tmp_path, known, output="./one", micro=2), known)
-    recipe_of(tmp_path, known, output="./two", micro=2, strategy=strategy, ema={"decay": 0.5})
+    given: dict[str, Any] = {"micro": 2, "strategy": strategy, "ema": {"decay": 0.5}}
+    recipe_of(tmp_path, known, output="./two", surgeries=[*SURGERIES, *more], **given)
     ran = run(tmp_path / "recipe.yaml")
     assert ran.returncode == 0, ran.stderr[-3000:]
     assert curve(tmp_path / "two-run") == pytest.approx(losses(one), rel=1e-5)

@@ -26,9 +26,12 @@ class Behaviour:
     Attributes:
         structural: True where the module's own class cannot run without it, because children
             that its forward calls are gone; the anatomy is then read with it.
+        transparent: True where the module answers alike without it, so that a format which
+            cannot hold it loses nothing.
     """
 
     structural: ClassVar[bool] = False
+    transparent: ClassVar[bool] = False
 
     def extensions(self, kind: type[_S]) -> Iterator[tuple[str, _S]]:
         """Give name and settings of this module's extensions that have settings of a kind."""
@@ -38,6 +41,8 @@ class Behaviour:
 
 class HeldInEval(Behaviour):
     """Stay in eval mode, with everything below, whatever mode a parent asks for."""
+
+    transparent: ClassVar[bool] = True
 
     @classmethod
     def here(cls) -> type[HeldInEval]:

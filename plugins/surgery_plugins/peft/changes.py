@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from surgery.anatomy.extended import EXTENSIONS
 from surgery.errors import RefusedError
-from surgery.operate.behaviour import HeldInEval
 from surgery.operate.edits import (
     Place,
     Remove,
@@ -79,8 +78,8 @@ def _check_structure(plan: Plan) -> None:
 def _check_extensions(model: nn.Module) -> None:
     for path, module in model.named_modules():
         for name, extend in module.__dict__.get(EXTENSIONS, {}).items():
-            held = extend.behaviour() is HeldInEval
-            if not held and not isinstance(extend.settings, Branch | RowSettings):
+            known = isinstance(extend.settings, Branch | RowSettings)
+            if not known and not extend.behaviour().transparent:
                 raise _cannot(path, f"the extension {name}")
 
 
