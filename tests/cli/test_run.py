@@ -119,6 +119,20 @@ def test_a_mistyped_command_gets_a_suggestion(surgery_command: Run) -> None:
     assert "No such command 'pluginz'. Did you mean 'plugins'?" in done.stderr
 
 
+def test_ctrl_c_while_it_is_imported_is_one_line() -> None:
+    code = (
+        "import sys, signal, os\n"
+        "def hook(event, given):\n"
+        "    if event == 'import' and given[0] == 'click': os.kill(os.getpid(), signal.SIGINT)\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from surgery.cli import main\n"
+        "sys.addaudithook(hook)\n"
+        "sys.exit(main(['--help']))\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (130, "", "surgery: interrupted\n")
+
+
 def test_a_reader_that_goes_away_is_no_error_message(surgery_command: Run) -> None:
     code = "import sys; from surgery.cli import main; sys.exit(main(['schema', '-q']))"
     process = subprocess.Popen(

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from threading import Lock
 from typing import TYPE_CHECKING
 
 from surgery.errors import RefusedError
+from surgery.operate.chance import seeded
 from surgery.operate.edits import Init, Value
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor, nn
 
     from surgery.operate.attachment import Attachment
-
-_ONE_AT_A_TIME = Lock()
-"""Held while a module draws from torch's own generator, which threads share."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +33,7 @@ class Fresh:
         """Fill a tensor in place; only the generator's seed decides what is drawn."""
         import torch
 
-        with _ONE_AT_A_TIME, torch.random.fork_rng(devices=[]), torch.no_grad():
-            torch.manual_seed(generator.initial_seed())
+        with seeded(generator.initial_seed()), torch.no_grad():
             tensor.copy_(_tensors(self.kind.build(self.features))[self.name])
 
 

@@ -8,6 +8,7 @@ from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 from surgery.errors import RefusedError
+from surgery.operate.chance import seeded
 
 if TYPE_CHECKING:
     from torch import nn
@@ -63,8 +64,7 @@ def _bare() -> Iterator[None]:
     torch.set_default_dtype(torch.float32)
     nn.Module.register_parameter = _register  # type: ignore[method-assign, assignment]
     try:
-        with torch.random.fork_rng(devices=[]), guard_torch_init_functions():
-            torch.manual_seed(0)
+        with seeded(0), guard_torch_init_functions():
             yield
     finally:
         nn.Module.register_parameter = register  # type: ignore[method-assign]

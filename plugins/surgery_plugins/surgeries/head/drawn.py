@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from surgery.errors import SurgeryError
+from surgery.operate.chance import seeded
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor, nn
@@ -34,8 +35,7 @@ class Drawn:
         """
         import torch
 
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
-            torch.manual_seed(generator.initial_seed())
+        with seeded(generator.initial_seed()), torch.no_grad():
             made = self._initialised()._parameters[self.name.rpartition(".")[2]]
             assert made is not None
             tensor.copy_(made)

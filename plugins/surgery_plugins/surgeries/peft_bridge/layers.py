@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from surgery.anatomy.extended import EXTENSIONS, own_tensors, plain_class
 from surgery.anatomy.stand_in import twin
 from surgery.errors import RefusedError
+from surgery.operate.chance import seeded
 from surgery_plugins.surgeries.peft_bridge.methods import configuration, tuner
 
 ADAPTER = "default"
@@ -103,8 +104,7 @@ def build(
     names = "|".join(re.escape(path) for path in filled)
     config = configuration(blueprint.method, blueprint.options, f"(?:{names})")
     tree = _tree(filled)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         try:
             tuner(config)(tree, config, adapter_name=ADAPTER)
         except Exception as error:
