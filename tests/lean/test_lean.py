@@ -139,6 +139,41 @@ def test_a_compiled_model_gives_the_same_with_and_without() -> None:
     assert equal(*found)
 
 
+def test_transforms_of_functions_see_a_model_as_it_is() -> None:
+    def loss(model: nn.Module, weights: Any) -> Tensor:
+        return torch.func.functional_call(model, weights, (torch.ones(1, 3, 4),)).square().sum()
+
+    model = stack(lambda: Mlp("none"))
+    weights = {name: parameter.detach() for name, parameter in model.named_parameters()}
+    wanted = torch.func.grad(lambda given: loss(model, given))(weights)
+    surgery.apply(model, LEAN, inputs={"x": torch.ones(1, 3, 4)})
+    assert equal(torch.func.grad(lambda given: loss(model, given))(weights), wanted)
+
+
+def test_what_is_given_more_than_a_tensor_runs_as_it_is() -> None:
+    class Scaled(nn.LayerNorm):
+        def forward(self, x: Tensor, by: float = 1.0) -> Tensor:
+            return super().forward(x) * by
+
+    class Scaling(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.mlp = Scaled(4), Mlp("none")
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.norm(self.mlp(x=x), by=2.0) + self.norm(x, 0.5)
+
+    found = []
+    for steps in ([], [LEAN]):
+        model = stack(Scaling)
+        if steps:
+            surgery.apply(model, steps, inputs={"x": torch.ones(1, 3, 4)})
+        x = torch.linspace(-1, 1, 12).view(1, 3, 4)
+        model(x).square().sum().backward()
+        found.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None})
+    assert equal(*found)
+
+
 class Layer(nn.Module):
     """A layer with whatever is inside it, and a sum around it."""
 

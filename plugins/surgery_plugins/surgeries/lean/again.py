@@ -40,7 +40,8 @@ def again(run: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
         return run(*inputs)
     made = _Made(run, inputs)
     result: Tensor = checkpoint(made.run, *inputs, use_reentrant=False, preserve_rng_state=False)
-    scope.note(result, made)
+    if isinstance(result, Tensor):
+        scope.note(result, made)
     return result
 
 

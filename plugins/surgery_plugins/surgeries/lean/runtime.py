@@ -57,41 +57,52 @@ class LeanLayer(KeepsLess):
 class LeanNorm(KeepsLess):
     """Keep a norm's input alone."""
 
-    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """Run the norm's own forward.
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the norm's own forward; where it is given a tensor alone, keep that alone.
 
         Args:
-            x: the input, ``[..., features]``.
-            args: passed on.
+            args: the input, ``[..., features]``, and whatever else is passed on.
             kwargs: passed on.
         """
-        run: Callable[..., Tensor] = super().forward  # type: ignore[misc]
-        return run(x, *args, **kwargs) if args or kwargs else again(run, x)
+        run: Callable[..., Any] = super().forward  # type: ignore[misc]
+        return again(run, *args) if _is_tensor(args, kwargs) else run(*args, **kwargs)
 
 
 class LeanGate(KeepsLess):
     """Keep what the two products of a gated MLP gave, and nothing that is made of them."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Give ``down(act(gate(x)) * up(x))``, which is what the module's own forward gives.
 
         Args:
-            x: the input, ``[..., in]``.
+            args: the input ``x``, ``[..., in]``.
+            kwargs: passed on to the module's own forward.
         """
+        if not _is_tensor(args, kwargs):
+            return super().forward(*args, **kwargs)  # type: ignore[misc]
         ((_, names),) = self.extensions(Gate)
         gate, up, act, down = (
             getattr(cast("nn.Module", self), one)
             for one in (names.gate, names.up, names.act, names.down)
         )
-        return cast("Tensor", down(again(lambda g, u: act(g) * u, gate(x), up(x))))
+        (x,) = args
+        return down(again(lambda g, u: act(g) * u, gate(x), up(x)))
 
 
 def _decides() -> bool:
     """Tell whether it is for a layer to decide what autograd keeps.
 
-    It is not without a backward, where a compiler decides, and where hooks do, as those of
-    activation checkpointing.
+    It is not without a backward, where a compiler decides, where hooks do, as those of activation
+    checkpointing, and where there can be none, as in ``torch.func``.
     """
     if not torch.is_grad_enabled() or torch.compiler.is_compiling():
         return False
-    return torch._C._autograd._top_saved_tensors_default_hooks(True) is None
+    hooks: Any = torch._C._autograd
+    return hooks._saved_tensors_hooks_is_enabled() and (
+        hooks._top_saved_tensors_default_hooks(True) is None
+    )
+
+
+def _is_tensor(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Tell whether a forward is given one tensor alone."""
+    return len(args) == 1 and not kwargs and isinstance(args[0], Tensor)
