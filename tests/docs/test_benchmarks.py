@@ -39,7 +39,7 @@ def test_the_gpu_benchmark_runs_in_small_on_a_processor() -> None:
              "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 512}  # fmt: skip
     found = gpu.measured(torch.device("cpu"), shape, (32,), 1)
     assert [row["what"] for row in found["rows"] if "tokens" in row] == [
-        "frozen base", "surgery", "peft default", "peft base dtype"
+        "frozen base", "surgery", "surgery, lean", "peft default", "peft base dtype"
     ]  # fmt: skip
     assert {row["what"] for row in found["rows"] if "tokens" not in row} == {
         "inject: surgery", "merge: surgery", "inject: peft", "merge: peft"
