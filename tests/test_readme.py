@@ -50,6 +50,7 @@ def test_there_are_blocks_to_run() -> None:
     assert (len(blocks("bash")), len(blocks("python")), len(blocks("yaml"))) == (6, 2, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.demo
 @pytest.mark.skipif(find_spec(PACKAGE) is None, reason="the MiniLM package is not installed")
 def test_the_tour_runs_as_it_stands(tmp_path: Path) -> None:

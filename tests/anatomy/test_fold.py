@@ -67,11 +67,11 @@ def test_a_folded_walk_reads_the_same(model_type: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_folded_walk_reads_the_same_on_every_sixth_architecture() -> None:
+def test_a_folded_walk_reads_the_same_on_every_tenth_architecture() -> None:
     """All of them: ``python -m tests.anatomy.test_fold``."""
-    ran, wrong = _all(model_types()[::6])
+    ran, wrong = _all(model_types()[::10])
     assert wrong == []
-    assert ran >= 55
+    assert ran >= 33
 
 
 def _all(types: list[str]) -> tuple[int, list[str]]:

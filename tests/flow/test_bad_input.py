@@ -213,7 +213,7 @@ def test_killed_applies_leave_a_complete_output(recipe: Path, run: Run) -> None:
 
     assert run("apply", recipe).status == 0
     chance = random.Random(0)
-    for _ in range(10):
+    for _ in range(6):
         process = start(recipe)
         time.sleep(chance.uniform(0.5, 8.0))
         process.kill()

@@ -69,9 +69,9 @@ def test_two_processes_give_the_losses_of_one(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
+@pytest.mark.parametrize(("strategy", "kills"), [("ddp", 1), ("fsdp2", 2)], ids=["ddp", "fsdp2"])
 def test_a_killed_training_goes_on_bit_by_bit(
-    base: Path, tmp_path: Path, known: Registry, strategy: str
+    base: Path, tmp_path: Path, known: Registry, strategy: str, kills: int
 ) -> None:
     settings: dict[str, Any] = {
         "steps": 42, "micro": 2, "strategy": strategy, "save": {"every": 7, "keep": 2},
@@ -81,13 +81,13 @@ def test_a_killed_training_goes_on_bit_by_bit(
     assert ran.returncode == 0, ran.stderr[-3000:]
     recipe_of(tmp_path, known, output="./killed", **settings)
     dice = random.Random(strategy)
-    for attempt in range(2):
+    for attempt in range(kills):
         options = ["--resume"] if attempt else []
         process = subprocess.Popen(
             command(tmp_path / "recipe.yaml", *options), env=environment(),
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        wait_for(tmp_path / "killed-run" / "metrics.jsonl", dice.randrange(3, 18) + 18 * attempt)
+        wait_for(tmp_path / "killed-run" / "metrics.jsonl", dice.randrange(3, 18) + 12 * attempt)
         kill(process)
     ran = run(tmp_path / "recipe.yaml", "--resume")
     assert ran.returncode == 0, ran.stderr[-3000:]
