@@ -26,7 +26,7 @@ def run(*, quick: bool = False) -> dict[str, Any]:
     """Time forward and backward in bfloat16 and in float32, and compare gradients and memory."""
     torch.set_num_threads(1)
     rows: list[dict[str, Any]] = []
-    verdicts, tokens = [], 512 if quick else TOKENS
+    verdicts, tokens = [], 256 if quick else TOKENS
     for kind in (torch.bfloat16, torch.float32):
         width = _width(kind, quick)
         made = {name: build(width) for name, build in _builders(kind).items()}
