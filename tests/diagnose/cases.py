@@ -90,17 +90,9 @@ class Liar(_Plain):
 class Idle(Behaviour):
     """Hold a parameter and do nothing with it."""
 
-    @classmethod
-    def here(cls) -> type[Idle]:
-        return cls
-
 
 class Cut(Behaviour):
     """Add a tensor's sum, cut off from what is learnt."""
-
-    @classmethod
-    def here(cls) -> type[Cut]:
-        return cls
 
     def forward(self, x: Tensor) -> Tensor:
         answer: Tensor = super().forward(x)  # type: ignore[misc]
@@ -109,10 +101,6 @@ class Cut(Behaviour):
 
 class Broken(Behaviour):
     """Answer by a gradient that is no number."""
-
-    @classmethod
-    def here(cls) -> type[Broken]:
-        return cls
 
     def forward(self, x: Tensor) -> Tensor:
         answer: Tensor = super().forward(x)  # type: ignore[misc]

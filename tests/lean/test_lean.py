@@ -15,6 +15,7 @@ from surgery.errors import RefusedError, SurgeryError
 from surgery_plugins.surgeries.lean.runtime import LeanGate, LeanLayer, LeanNorm
 from tests.layers import models
 from tests.layers.models import logits
+from tests.training.test_run import equal
 
 NAMES = [
     "llama", "qwen3", "gemma3", "qwen2_moe", "mixtral", "gpt2", "t5", "bart", "vit", "clip", "bert",
@@ -38,6 +39,10 @@ def lean(model: nn.Module) -> nn.Module:
     return model
 
 
+def gradients(model: nn.Module) -> dict[str, Tensor]:
+    return {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+
+
 def step(model: nn.Module, times: int = 1) -> dict[str, Tensor]:
     """Give the answer and all gradients."""
     model.zero_grad(set_to_none=True)
@@ -45,13 +50,9 @@ def step(model: nn.Module, times: int = 1) -> dict[str, Tensor]:
     loss = (out.float() * torch.linspace(-1, 1, out.numel()).view(out.shape)).sum()
     for number in range(times):
         loss.backward(retain_graph=number + 1 < times)
-    grads = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
-    assert grads
-    return {"out": out.detach(), **grads}
-
-
-def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+    found = gradients(model)
+    assert found
+    return {"out": out.detach(), **found}
 
 
 def kinds(model: nn.Module, kind: type) -> list[str]:
@@ -75,6 +76,13 @@ def test_gated_mlps_are_known_by_what_they_compute(name: str, count: int) -> Non
     model = lean(made(name))
     assert len(kinds(model, LeanGate)) == count
     assert all(path.endswith(("mlp", "shared_expert")) for path in kinds(model, LeanGate))
+
+
+def test_finding_gates_draws_nothing_from_the_generator_of_all() -> None:
+    model = made("llama")
+    before = torch.get_rng_state()
+    assert kinds(lean(model), LeanGate)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
@@ -109,7 +117,7 @@ def test_autocast_is_as_in_the_forward_pass() -> None:
         with torch.autocast("cpu", torch.bfloat16):
             out = logits(model)
         out.float().square().sum().backward()  # outside of it
-        found.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None})
+        found.append(gradients(model))
     assert equal(*found)
 
 
@@ -135,7 +143,7 @@ def test_a_compiled_model_gives_the_same_with_and_without() -> None:
         compiled = torch.compile(model.model, backend="aot_eager", fullgraph=True)
         out = compiled(input_ids=models.ids(), use_cache=False).last_hidden_state
         out.square().sum().backward()
-        found.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None})
+        found.append(gradients(model))
     assert equal(*found)
 
 
@@ -170,7 +178,7 @@ def test_what_is_given_more_than_a_tensor_runs_as_it_is() -> None:
             surgery.apply(model, steps, inputs={"x": torch.ones(1, 3, 4)})
         x = torch.linspace(-1, 1, 12).view(1, 3, 4)
         model(x).square().sum().backward()
-        found.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None})
+        found.append(gradients(model))
     assert equal(*found)
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 import surgery
 from surgery.hooks.registry import registry
@@ -16,6 +15,7 @@ from surgery.recipe.shipped import copy_shipped
 from surgery.training.run import train_recipe
 from tests.objectives import kit
 from tests.objectives.test_training import chats, lines, saved, written
+from tests.training.test_run import equal
 
 
 def test_the_shipped_recipe_trains_as_without_it(
@@ -41,5 +41,4 @@ def test_the_shipped_recipe_trains_as_without_it(
         found.append((lines(trained, "loss"), adapters))
     (losses, ours), (wanted, plain) = found
     assert losses == wanted
-    assert ours.keys() == plain.keys()
-    assert all(torch.equal(ours[name], plain[name]) for name in ours)
+    assert equal(ours, plain)

@@ -33,6 +33,11 @@ class Behaviour:
     structural: ClassVar[bool] = False
     transparent: ClassVar[bool] = False
 
+    @classmethod
+    def here(cls) -> type[Behaviour]:
+        """Give the class itself, as ``Extend`` asks for it where no import is to be put off."""
+        return cls
+
     def extensions(self, kind: type[_S]) -> Iterator[tuple[str, _S]]:
         """Give name and settings of this module's extensions that have settings of a kind."""
         table: dict[str, Extend] = self.__dict__[EXTENSIONS]
@@ -43,11 +48,6 @@ class HeldInEval(Behaviour):
     """Stay in eval mode, with everything below, whatever mode a parent asks for."""
 
     transparent: ClassVar[bool] = True
-
-    @classmethod
-    def here(cls) -> type[HeldInEval]:
-        """Give the class itself."""
-        return cls
 
     def train(self, mode: bool = True) -> Any:
         """Stay in eval mode; only adapters at and below follow the mode that was asked for."""

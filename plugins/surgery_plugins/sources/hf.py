@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, get_args
 
@@ -13,6 +12,7 @@ from surgery.checkpoint.base import look_at, weights_at
 from surgery.checkpoint.index import file_inside
 from surgery.checkpoint.urls import folder_at, is_url, local_path
 from surgery.errors import PatientError
+from surgery.operate.chance import seeded
 from surgery.operate.patient import Patient
 from surgery.operate.source import Naming, Source
 from surgery.operate.trust import demand_trust
@@ -104,7 +104,7 @@ class HfSource(Source):
     def load(self) -> Patient:
         """Read the weights, after their files were checked; every one must land."""
         config, cls, dtype = self._config()
-        with quietly(self._where), _seeded(self.seed):
+        with quietly(self._where), seeded(self.seed):
             if self.path is None:
                 model = cls._from_config(config, **_dtype(dtype)).eval()
                 keep_in_float32(model, dtype)
@@ -286,13 +286,3 @@ def _harmless(model: Any) -> frozenset[str]:
 
 def _dtype(dtype: Any) -> dict[str, Any]:
     return {} if dtype is None else {"dtype": dtype}
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Draw what transformers draws from a seed, and leave torch's own generator as it was."""
-    import torch
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield

@@ -47,11 +47,6 @@ class Fused(Behaviour):
 
     structural: ClassVar[bool] = True
 
-    @classmethod
-    def here(cls) -> type[Fused]:
-        """Give the class itself."""
-        return cls
-
     def __getattr__(self, name: str) -> Any:
         """Give a part where a child of that name was fused."""
         for fusion in _fusions(cast("nn.Module", self)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from functools import cache
 from itertools import permutations
 from typing import Any
 
@@ -21,45 +21,42 @@ def gate_of(module: nn.Module) -> Gate | None:
     What it computes is measured: its own forward, with small matrices in the place of its own,
     must give the bits of the formula.
     """
-    if len(module._modules) != 4 or module._parameters or module._buffers:
+    children = dict(module.named_children())
+    if len(module._modules) != 4 or len(children) != 4 or module._parameters or module._buffers:
         return None
-    linear = [name for name, child in module._modules.items() if _is_matrix(child)]
-    others = [name for name, child in module._modules.items() if not _is_matrix(child)]
-    if len(others) != 1 or next(module._modules[others[0]].parameters(), None) is not None:  # type: ignore[union-attr]
+    linear = [name for name, child in children.items() if isinstance(child, nn.Linear)]
+    if len(linear) != 3:
         return None
-    found = (Gate(g, u, others[0], d) for g, u, d in permutations(linear))
+    (act,) = children.keys() - set(linear)
+    if next(children[act].parameters(), None) is not None:
+        return None
+    found = (Gate(gate, up, act, down) for gate, up, down in permutations(linear))
     return next((one for one in found if _computes(module, one)), None)
-
-
-def _is_matrix(child: nn.Module | None) -> bool:
-    return isinstance(child, nn.Linear)
 
 
 def _computes(module: nn.Module, names: Gate) -> bool:
     """Tell whether a module computes the formula with children of these names."""
-    small = dict(_small(module, names))
+    gate, up, down = _matrices()
+    act: Any = module._modules[names.act]
+    children = {names.gate: gate, names.up: up, names.act: act, names.down: down}
     shell: Any = object.__new__(plain_class(module))
-    shell.__dict__.update(vars(module), _modules=small)
+    shell.__dict__.update(vars(module), _modules=children)
     x = torch.linspace(-2, 2, 2 * _IN).view(1, 2, _IN)
     try:
         with torch.no_grad():
             found = shell(x)
-            gate, up = small[names.gate](x), small[names.up](x)
-            wanted = small[names.down](small[names.act](gate) * up)
+            wanted = down(act(gate(x)) * up(x))
     except Exception:
         return False
     return isinstance(found, Tensor) and torch.equal(found, wanted)
 
 
-def _small(module: nn.Module, names: Gate) -> Iterator[tuple[str, nn.Module]]:
-    """Give small children in the place of a module's own."""
-    generator = torch.Generator().manual_seed(0)
-    for name, child in module._modules.items():
-        if not _is_matrix(child):
-            assert child is not None
-            yield name, child
-            continue
-        shape = (_IN, _INNER) if name == names.down else (_INNER, _IN)
-        made = nn.Linear(shape[1], shape[0], bias=False)
-        made.weight = nn.Parameter(torch.randn(shape, generator=generator))
-        yield name, made
+@cache
+def _matrices() -> tuple[nn.Linear, ...]:
+    """Give small matrices for gate, up and down, without drawing from torch's own generator."""
+    generator, made = torch.Generator().manual_seed(0), []
+    for shape in ((_INNER, _IN), (_INNER, _IN), (_IN, _INNER)):
+        one = nn.Linear(shape[1], shape[0], bias=False, device="meta")
+        one.weight = nn.Parameter(torch.randn(shape, generator=generator))
+        made.append(one)
+    return tuple(made)

@@ -36,11 +36,6 @@ class KeepsLess(Behaviour):
 
     transparent: ClassVar[bool] = True
 
-    @classmethod
-    def here(cls) -> type[KeepsLess]:
-        """Give the class itself."""
-        return cls
-
 
 class LeanLayer(KeepsLess):
     """Keep of what the norms and gates below make how to make it again, not its values."""

@@ -20,11 +20,6 @@ class Gained(Behaviour):
         out = super().forward(*args, **kwargs)  # type: ignore[misc]
         return out * self._parameters["gain"].to(out.dtype)  # type: ignore[attr-defined]
 
-    @classmethod
-    def here(cls) -> type[Gained]:
-        """Give the class itself."""
-        return cls
-
 
 class Gain(Surgery):
     """Multiply what linear layers give by a learned vector, as (IA)³ does (arXiv 2205.05638)."""
